@@ -1,0 +1,221 @@
+"""Everything that determines one training run, as frozen, validated, JSON-ready dataclasses.
+
+This is the bottom layer: it imports nothing of hpsearch but the errors. Names of families,
+optimizers, schedules and augmentations are plain strings here; the tables that know them
+(higher up) check them when the run is built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from hpsearch.errors import ConfigError
+
+Precision = Literal["fp32", "bf16"]
+Option = bool | int | float | str | tuple[int | float | str, ...]
+Options = Mapping[str, Option]
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} must be {expected}, but is {value!r}")
+
+
+def _check_number(name: str, value: object, *, low: float, high: float = math.inf) -> None:
+    bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    _require(is_number, name, value, f"a number {bounds}")
+    _require(low <= float(value) <= high, name, value, bounds)  # type: ignore[arg-type]
+    _require(math.isfinite(float(value)), name, value, "finite")  # type: ignore[arg-type]
+
+
+def _check_int(name: str, value: object, *, low: int) -> None:
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    _require(is_int and value >= low, name, value, f"a whole number of at least {low}")  # type: ignore[operator]
+
+
+def _check_name(name: str, value: object) -> None:
+    _require(isinstance(value, str) and value != "", name, value, "a name")
+
+
+def _freeze_options(config: object, field: str) -> None:
+    """Copies a mapping of options, turning lists (as JSON gives them) into tuples."""
+    value = getattr(config, field)
+    _require(isinstance(value, Mapping), field, value, "a mapping of names to values")
+    frozen: dict[str, Option] = {}
+    for key, item in value.items():
+        option = tuple(item) if isinstance(item, list | tuple) else item
+        for scalar in option if isinstance(option, tuple) else (option,):
+            _require(isinstance(scalar, bool | int | float | str), f"{field}[{key!r}]", item,
+                     "a number, a string, true or false, or a flat list of these")
+            if isinstance(scalar, float):
+                _require(math.isfinite(scalar), f"{field}[{key!r}]", item, "finite")
+        frozen[str(key)] = option
+    object.__setattr__(config, field, frozen)
+
+
+class JsonConfig:
+    """`to_dict` / `from_dict` for the dataclasses below: exact JSON round trip."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON types; `from_dict` gives it back, equal."""
+        return {
+            field.name: _to_json(getattr(self, field.name))
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Builds the configuration from `to_dict`'s result.
+
+        Raises:
+            ConfigError: an unknown or missing field, or a value out of range.
+        """
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{cls.__name__} must be read from a mapping, but got {data!r}")
+        fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(data) - set(fields))
+        if unknown:
+            raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(fields)}")
+        hints = typing.get_type_hints(cls)
+        values = {name: _from_json(hints[name], value) for name, value in data.items()}
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"{cls.__name__}: {error}") from None
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, JsonConfig):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {key: _to_json(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_to_json(item) for item in value]
+    return value
+
+
+def _from_json(hint: Any, value: Any) -> Any:
+    candidates = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for candidate in candidates:
+        if (
+            isinstance(candidate, type)
+            and issubclass(candidate, JsonConfig)
+            and isinstance(value, Mapping)
+        ):
+            return candidate.from_dict(value)
+    if float in candidates and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(JsonConfig):
+    """An optimizer of the table in `training/optimizers.py`, with its settings.
+
+    `weight_decay` is not applied to biases and normalisation weights. `options` are the
+    settings that only some optimizers have, such as `momentum`.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    options: Options = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_name("optimizer", self.name)
+        _check_number("lr", self.lr, low=0.0)
+        _require(self.lr > 0, "lr", self.lr, "above 0")
+        _check_number("weight_decay", self.weight_decay, low=0.0)
+        _freeze_options(self, "options")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleConfig(JsonConfig):
+    """A learning-rate schedule of the table in `training/schedules.py`.
+
+    It spans all epochs of the configuration. `warmup_epochs` (may be a fraction) rise
+    linearly from 0 before it.
+    """
+
+    name: str = "cosine"
+    warmup_epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_name("schedule", self.name)
+        _check_number("warmup_epochs", self.warmup_epochs, low=0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DropoutConfig(JsonConfig):
+    """A dropout schedule of the table in `training/dropout.py`; `rate` is its highest rate."""
+
+    schedule: str = "constant"
+    rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_name("dropout_schedule", self.schedule)
+        _check_number("dropout", self.rate, low=0.0, high=0.95)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EarlyStopping(JsonConfig):
+    """Stop when `patience` epochs in a row did not raise the best validation accuracy by
+    more than `min_gain` (a fraction: 0.001 is 0.1 points)."""
+
+    patience: int
+    min_gain: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_int("patience", self.patience, low=1)
+        _check_number("min_gain", self.min_gain, low=0.0, high=1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(JsonConfig):
+    """Everything that determines one training run, resolved: no ranges, no 'auto'.
+
+    It is stored whole on every trial, so that the run can be repeated from its record alone,
+    whatever becomes of the search space later.
+
+    Attributes:
+        family: a model family, a file of `hpsearch/families/`.
+        options: what the family's `build` takes (layer count, widths, ...).
+        augment: strength by name of an augmentation of `data/augment.py`; training images only.
+        freeze_depth: how many of the model's stages, counted from the input, are not trained.
+        precision: "fp32", or "bf16" for automatic mixed precision.
+        seed: of the initial weights, the order of the images, augmentation and dropout.
+    """
+
+    family: str
+    options: Options = dataclasses.field(default_factory=dict)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    dropout: DropoutConfig = DropoutConfig()
+    augment: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    label_smoothing: float = 0.0
+    batch_size: int = 64
+    epochs: int = 20
+    early_stopping: EarlyStopping | None = None
+    freeze_depth: int = 0
+    precision: Precision = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_name("family", self.family)
+        _freeze_options(self, "options")
+        _freeze_options(self, "augment")
+        for name, strength in self.augment.items():
+            _check_number(f"augment[{name!r}]", strength, low=0.0)
+        _check_number("label_smoothing", self.label_smoothing, low=0.0, high=0.9)
+        _check_int("batch_size", self.batch_size, low=1)
+        _check_int("epochs", self.epochs, low=1)
+        _check_int("freeze_depth", self.freeze_depth, low=0)
+        _require(self.precision in typing.get_args(Precision), "precision", self.precision,
+                 f"one of {', '.join(typing.get_args(Precision))}")
+        _check_int("seed", self.seed, low=0)

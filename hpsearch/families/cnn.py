@@ -1,0 +1,119 @@
+"""Convolutional network: blocks of 3x3 convolutions, each block ending in a pool, and a head."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from torch import nn
+
+from hpsearch.config import JsonConfig, Options
+from hpsearch.data.dataset import ImageShape
+from hpsearch.errors import ConfigError
+from hpsearch.families._family import Family, Suggestion, suggest_training
+from hpsearch.families._space import Suggester
+from hpsearch.training.dropout import ScheduledDropout
+from hpsearch.training.model import StagedModel
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CnnOptions(JsonConfig):
+    """`blocks` blocks of `convs` convolutions; `channels` in the first block, doubled by each
+    next one; `hidden` units in a fully connected layer before the classifier, or 0 for none."""
+
+    blocks: int = 2
+    convs: int = 2
+    channels: int = 32
+    hidden: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("blocks", 1), ("convs", 1), ("channels", 1), ("hidden", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"cnn: {name} must be at least {least}, but is {getattr(self, name)}"
+                )
+
+
+def most_blocks(shape: ImageShape) -> int:
+    """How many times images of `shape` can be halved before a side is gone."""
+    return int(math.log2(min(shape.height, shape.width)))
+
+
+def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
+    """Depth, width and head of the network, no deeper than the images allow."""
+    options = CnnOptions(
+        blocks=s.int("blocks", 1, min(4, most_blocks(shape))),
+        convs=s.int("convs", 1, 3),
+        channels=s.number("channels", (16, 32, 48, 64)),
+        hidden=s.number("hidden", (0, 128, 256)),
+    )
+    return suggest_training(
+        s,
+        options=options.to_dict(),
+        dropout=True,
+        augment=("rotate", "translate", "scale"),
+        label_smoothing=True,
+    )
+
+
+def build(options: Options, shape: ImageShape, n_classes: int) -> StagedModel:
+    """Convolution, BatchNorm, ReLU; the last of a block is pooled (2x2) before its ReLU, which
+    is the same function for a quarter of the work.
+
+    Raises:
+        ConfigError: more blocks than the images can be halved.
+    """
+    o = CnnOptions.from_dict(options)
+    if o.blocks > most_blocks(shape):
+        raise ConfigError(
+            f"cnn: {o.blocks} blocks halve the image {o.blocks} times and need at least "
+            f"{2**o.blocks} pixels a side, but the images are {shape.height}x{shape.width}; "
+            f"use at most {most_blocks(shape)} blocks"
+        )
+    stages: dict[str, nn.Module] = {}
+    inputs, outputs = shape.channels, o.channels
+    for block in range(1, o.blocks + 1):
+        layers: list[nn.Module] = []
+        for number in range(1, o.convs + 1):
+            layers.append(nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False))
+            layers.append(nn.BatchNorm2d(outputs))
+            if number == o.convs:
+                layers.append(nn.MaxPool2d(2))
+            layers.append(nn.ReLU())
+            inputs = outputs
+        stages[f"block{block}"] = nn.Sequential(*layers)
+        outputs *= 2
+    features = inputs * (shape.height >> o.blocks) * (shape.width >> o.blocks)
+    head: list[nn.Module] = [nn.Flatten(), ScheduledDropout()]
+    if o.hidden:
+        head += [nn.Linear(features, o.hidden), nn.ReLU(), ScheduledDropout()]
+    head.append(nn.Linear(o.hidden or features, n_classes))
+    stages["head"] = nn.Sequential(*head)
+    return StagedModel(stages)
+
+
+FAMILY = Family(
+    summary="convolutional network: blocks of 3x3 convolutions and pooling",
+    suggest=suggest,
+    build=build,
+    defaults=(
+        {
+            "blocks": 2,
+            "convs": 2,
+            "channels": 32,
+            "hidden": 0,
+            "optimizer": "adamw",
+            "lr": 3e-3,
+            "weight_decay": 1e-2,
+            "batch_size": 64,
+            "schedule": "cosine",
+            "warmup_epochs": 1,
+            "dropout": 0.2,
+            "dropout_schedule": "constant",
+            "rotate": 10.0,
+            "translate": 0.1,
+            "scale": 0.1,
+            "label_smoothing": 0.05,
+        },
+    ),
+)

@@ -1,0 +1,214 @@
+"""The one trainer: a generator that yields an `EpochResult` after each epoch.
+
+It knows no Optuna, no disk and no console: pruning, reporting and checkpointing are the body
+of the caller's `for`. Close it explicitly (`contextlib.closing`), so that a training that
+is broken off gives its memory back at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import time
+from collections.abc import Generator, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hpsearch.config import Precision, TrainConfig
+from hpsearch.data.augment import check_augmentations
+from hpsearch.data.resident import (
+    Preprocessing,
+    ResidentData,
+    ResidentImages,
+    eval_batches,
+    steps_per_epoch,
+    train_batches,
+)
+from hpsearch.errors import NonFiniteLossError
+from hpsearch.training.dropout import dropout_rate, set_dropout
+from hpsearch.training.model import StagedModel
+from hpsearch.training.optimizers import build_optimizer
+from hpsearch.training.schedules import lr_factor
+
+EVAL_BATCH_SIZE = 512
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """What one epoch gave.
+
+    Attributes:
+        epoch: counted from 0.
+        train_loss, train_accuracy: means over the augmented training images as they were
+            trained on, dropout on; the weights changed meanwhile.
+        val_loss, val_accuracy: over all validation images after the epoch.
+        lr: learning rate of the last step.
+        dropout: rate in this epoch.
+        seconds: wall time, validation included.
+        images_per_second: training images by `seconds`.
+        is_best: no epoch before was better (see `selection_key`).
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    lr: float
+    dropout: float
+    seconds: float
+    images_per_second: float
+    is_best: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Outputs for a set of images: logits float32 (N, classes) on the CPU, mean loss, accuracy."""
+
+    logits: Tensor
+    loss: float
+    accuracy: float
+
+
+def selection_key(val_accuracy: float, val_loss: float) -> tuple[float, float]:
+    """What is best is the greatest of these: validation accuracy; ties go to the lower loss.
+
+    Epochs of a training and trials of a search are ranked by this one definition.
+    """
+    return val_accuracy, -val_loss
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed of 63 bits from numbers and names: near inputs give unrelated seeds."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
+    """Seeds torch's global generators (dropout uses them) for the block and puts their states
+    back after it; gives a generator on `device`, seeded as well."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield torch.Generator(device=device).manual_seed(seed)
+
+
+def train(
+    model: StagedModel, data: ResidentData, config: TrainConfig, *, device: torch.device
+) -> Generator[EpochResult, None, None]:
+    """Trains `model` in place and yields once an epoch.
+
+    The same model, data, configuration and device give the same results, bit for bit on a
+    CPU: the randomness of an epoch comes from the configuration's seed and the epoch's number.
+
+    Args:
+        model: freshly built (see `hpsearch.families.build_model`); moved to `device`.
+        data: on `device` already.
+        config: `family` and `options` are not looked at, the model being built.
+
+    Raises:
+        ConfigError: before the first epoch, where the configuration cannot be trained.
+        NonFiniteLossError: at the end of an epoch whose loss was infinite or not a number.
+    """
+    check_augmentations(config.augment)
+    lr_factor(config.schedule, 0.0, config.epochs)
+    dropout_rate(config.dropout, 0, config.epochs)
+    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.freeze(config.freeze_depth)
+    optimizer = build_optimizer(model, config.optimizer)
+    best: EpochResult | None = None
+    stale = 0
+    for epoch in range(config.epochs):
+        result = _train_epoch(model, optimizer, data, config, epoch, device, best)
+        if not (math.isfinite(result.train_loss) and math.isfinite(result.val_loss)):
+            raise NonFiniteLossError(
+                f"the loss is not finite in epoch {epoch} (training {result.train_loss:g}, "
+                f"validation {result.val_loss:g}): the learning rate {result.lr:.3g} may be too high"
+            )
+        yield result
+        if config.early_stopping is not None:
+            gain = math.inf if best is None else result.val_accuracy - best.val_accuracy
+            stale = 0 if gain > config.early_stopping.min_gain else stale + 1
+            if stale >= config.early_stopping.patience:
+                return
+        if result.is_best:
+            best = result
+
+
+def _train_epoch(
+    model: StagedModel,
+    optimizer: torch.optim.Optimizer,
+    data: ResidentData,
+    config: TrainConfig,
+    epoch: int,
+    device: torch.device,
+    best: EpochResult | None,
+) -> EpochResult:
+    start = time.perf_counter()
+    rate = dropout_rate(config.dropout, epoch, config.epochs)
+    set_dropout(model, rate)
+    steps = steps_per_epoch(len(data.train), config.batch_size)
+    loss_sum = torch.zeros((), device=device)
+    correct = torch.zeros((), device=device, dtype=torch.int64)
+    lr = config.optimizer.lr
+    model.train()
+    with seeded(derive_seed(config.seed, "epoch", epoch), device) as generator:
+        batches = train_batches(data, config.batch_size, config.augment, generator)
+        for step, (images, labels) in enumerate(batches):
+            lr = config.optimizer.lr * lr_factor(
+                config.schedule, epoch + (step + 0.5) / steps, config.epochs
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            with autocast(device, config.precision):
+                logits = model(images)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            loss_sum += loss.detach() * len(labels)
+            correct += (logits.detach().argmax(dim=1) == labels).sum()
+    evaluation = evaluate(model, data.val, data.preprocessing, config.precision)
+    # The epoch's only wait for the device, besides the validation's.
+    train_loss = loss_sum.item() / len(data.train)
+    train_accuracy = correct.item() / len(data.train)
+    seconds = time.perf_counter() - start
+    key = selection_key(evaluation.accuracy, evaluation.loss)
+    return EpochResult(
+        epoch=epoch,
+        train_loss=train_loss,
+        train_accuracy=train_accuracy,
+        val_loss=evaluation.loss,
+        val_accuracy=evaluation.accuracy,
+        lr=lr,
+        dropout=rate,
+        seconds=seconds,
+        images_per_second=len(data.train) / seconds,
+        is_best=best is None or key > selection_key(best.val_accuracy, best.val_loss),
+    )
+
+
+def evaluate(
+    model: nn.Module, images: ResidentImages, preprocessing: Preprocessing, precision: Precision
+) -> Evaluation:
+    """The model's outputs for all images, in their order; leaves the model in evaluation mode."""
+    device = images.labels.device
+    model.eval()
+    outputs: list[Tensor] = []
+    with torch.inference_mode(), autocast(device, precision):
+        for batch, _ in eval_batches(images, preprocessing, EVAL_BATCH_SIZE):
+            outputs.append(model(batch).float())
+    logits = torch.cat(outputs)
+    loss = F.cross_entropy(logits, images.labels).item()
+    correct = (logits.argmax(dim=1) == images.labels).sum().item()
+    return Evaluation(logits.cpu(), loss, correct / len(images))
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Automatic mixed precision where `precision` is "bf16", nothing otherwise."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
