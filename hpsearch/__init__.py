@@ -1,0 +1,71 @@
+"""hpsearch finds the best image classifier for your data.
+
+from hpsearch import StudySpec, export, search
+
+result = search(StudySpec(data="digits", families=("cnn",), trials=10))
+export(result.best, "out/")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpsearch.config import EarlyStopping, TrainConfig
+    from hpsearch.data.dataset import ImageDataset
+    from hpsearch.data.sources import load_dataset
+    from hpsearch.data.splits import SplitSpec
+    from hpsearch.engine.records import SearchRecord, TrialRecord, load_search
+    from hpsearch.engine.search import plan, search
+    from hpsearch.engine.spec import StudySpec, load_study
+    from hpsearch.errors import HpsearchError
+    from hpsearch.families import Range, family_names
+    from hpsearch.results.export import Export, export
+
+_HOME = {
+    "EarlyStopping": "hpsearch.config",
+    "TrainConfig": "hpsearch.config",
+    "ImageDataset": "hpsearch.data.dataset",
+    "load_dataset": "hpsearch.data.sources",
+    "SplitSpec": "hpsearch.data.splits",
+    "SearchRecord": "hpsearch.engine.records",
+    "TrialRecord": "hpsearch.engine.records",
+    "load_search": "hpsearch.engine.records",
+    "plan": "hpsearch.engine.search",
+    "search": "hpsearch.engine.search",
+    "StudySpec": "hpsearch.engine.spec",
+    "load_study": "hpsearch.engine.spec",
+    "HpsearchError": "hpsearch.errors",
+    "Range": "hpsearch.families",
+    "family_names": "hpsearch.families",
+    "Export": "hpsearch.results.export",
+    "export": "hpsearch.results.export",
+}
+
+__all__ = [
+    "EarlyStopping",
+    "Export",
+    "HpsearchError",
+    "ImageDataset",
+    "Range",
+    "SearchRecord",
+    "SplitSpec",
+    "StudySpec",
+    "TrainConfig",
+    "TrialRecord",
+    "export",
+    "family_names",
+    "load_dataset",
+    "load_search",
+    "load_study",
+    "plan",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used: torch takes seconds to import, and `hpsearch --help` needs none of it.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

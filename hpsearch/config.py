@@ -51,8 +51,12 @@ def _freeze_options(config: object, field: str) -> None:
     for key, item in value.items():
         option = tuple(item) if isinstance(item, list | tuple) else item
         for scalar in option if isinstance(option, tuple) else (option,):
-            _require(isinstance(scalar, bool | int | float | str), f"{field}[{key!r}]", item,
-                     "a number, a string, true or false, or a flat list of these")
+            _require(
+                isinstance(scalar, bool | int | float | str),
+                f"{field}[{key!r}]",
+                item,
+                "a number, a string, true or false, or a flat list of these",
+            )
             if isinstance(scalar, float):
                 _require(math.isfinite(scalar), f"{field}[{key!r}]", item, "finite")
         frozen[str(key)] = option
@@ -81,7 +85,9 @@ class JsonConfig:
         fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(data) - set(fields))
         if unknown:
-            raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(fields)}")
+            raise ConfigError(
+                f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(fields)}"
+            )
         hints = typing.get_type_hints(cls)
         values = {name: _from_json(hints[name], value) for name, value in data.items()}
         try:
@@ -166,7 +172,8 @@ class DropoutConfig(JsonConfig):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EarlyStopping(JsonConfig):
     """Stop when `patience` epochs in a row did not raise the best validation accuracy by
-    more than `min_gain` (a fraction: 0.001 is 0.1 points)."""
+    more than `min_gain` (a fraction: 0.001 is 0.1 points).
+    """
 
     patience: int
     min_gain: float = 0.0
@@ -216,6 +223,10 @@ class TrainConfig(JsonConfig):
         _check_int("batch_size", self.batch_size, low=1)
         _check_int("epochs", self.epochs, low=1)
         _check_int("freeze_depth", self.freeze_depth, low=0)
-        _require(self.precision in typing.get_args(Precision), "precision", self.precision,
-                 f"one of {', '.join(typing.get_args(Precision))}")
+        _require(
+            self.precision in typing.get_args(Precision),
+            "precision",
+            self.precision,
+            f"one of {', '.join(typing.get_args(Precision))}",
+        )
         _check_int("seed", self.seed, low=0)

@@ -90,27 +90,45 @@ def _contrast(images: Tensor, strength: float, generator: torch.Generator) -> Te
 
 AUGMENTATIONS: tuple[Augmentation, ...] = (
     Augmentation(
-        name="rotate", help="rotation by up to this many degrees", high=25.0, limit=180.0,
+        name="rotate",
+        help="rotation by up to this many degrees",
+        high=25.0,
+        limit=180.0,
         affine=_rotate,
     ),
     Augmentation(
-        name="translate", help="shift by up to this fraction of the shorter side", high=0.2,
-        limit=1.0, affine=_translate,
+        name="translate",
+        help="shift by up to this fraction of the shorter side",
+        high=0.2,
+        limit=1.0,
+        affine=_translate,
     ),
     Augmentation(
-        name="scale", help="zoom in or out by up to this fraction", high=0.25, limit=3.0,
+        name="scale",
+        help="zoom in or out by up to this fraction",
+        high=0.25,
+        limit=3.0,
         affine=_scale,
     ),
     Augmentation(
-        name="hflip", help="horizontal flip with this probability", high=0.5, limit=1.0,
+        name="hflip",
+        help="horizontal flip with this probability",
+        high=0.5,
+        limit=1.0,
         affine=_hflip,
     ),
     Augmentation(
-        name="brightness", help="brightness changed by up to this fraction", high=0.4, limit=1.0,
+        name="brightness",
+        help="brightness changed by up to this fraction",
+        high=0.4,
+        limit=1.0,
         pixels=_brightness,
     ),
     Augmentation(
-        name="contrast", help="contrast changed by up to this fraction", high=0.4, limit=1.0,
+        name="contrast",
+        help="contrast changed by up to this fraction",
+        high=0.4,
+        limit=1.0,
         pixels=_contrast,
     ),
 )

@@ -42,8 +42,10 @@ class Preprocessing(JsonConfig):
     def of(cls, dataset: ImageDataset) -> Preprocessing:
         """Normalisation to mean 0 and standard deviation 1 over `dataset`'s pixels."""
         counts = np.stack(
-            [np.bincount(channel.ravel(), minlength=256) for channel in
-             np.moveaxis(dataset.images, -1, 0)]
+            [
+                np.bincount(channel.ravel(), minlength=256)
+                for channel in np.moveaxis(dataset.images, -1, 0)
+            ]
         )
         levels = np.arange(256) / 255.0
         mean = (counts @ levels) / counts.sum(axis=1)
@@ -52,8 +54,11 @@ class Preprocessing(JsonConfig):
         std = np.sqrt(np.maximum(variance, (1 / 255.0) ** 2))
         shape = dataset.shape
         return cls(
-            height=shape.height, width=shape.width, channels=shape.channels,
-            mean=tuple(mean.tolist()), std=tuple(std.tolist()),
+            height=shape.height,
+            width=shape.width,
+            channels=shape.channels,
+            mean=tuple(mean.tolist()),
+            std=tuple(std.tolist()),
         )
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -136,6 +141,6 @@ def eval_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """All images in their order, normalised, not augmented; shapes as in `train_batches`."""
     rows = torch.arange(len(images), device=images.labels.device)
-    for indices in rows.split(batch_size):
+    for indices in rows.split(batch_size):  # type: ignore[no-untyped-call]
         batch, labels = images.batch(indices)
         yield preprocessing.normalise(batch), labels

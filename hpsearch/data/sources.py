@@ -52,7 +52,8 @@ def _load_digits(_: str) -> ImageDataset:
 
 def _load_npz(spec: str) -> ImageDataset:
     """A NumPy archive: `images` uint8 (N, H, W) or (N, H, W, C), `labels` whole numbers (N,),
-    and optionally `classes`, the names in the order of the labels."""
+    and optionally `classes`, the names in the order of the labels.
+    """
     path = Path(spec)
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -63,7 +64,7 @@ def _load_npz(spec: str) -> ImageDataset:
                     "it needs 'images' and 'labels'"
                 )
             images, labels = archive["images"], archive["labels"]
-            names = archive["classes"] if "classes" in archive else None
+            names = archive.get("classes")
     except FileNotFoundError:
         raise DataError(f"no data at {path}: the file does not exist") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

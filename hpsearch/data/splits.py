@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from functools import cached_property
 from pathlib import Path
 
@@ -33,9 +34,7 @@ class SplitSpec(JsonConfig):
             if not 0.0 < fraction < 1.0:
                 raise DataError(f"split: {name} must be between 0 and 1, but is {fraction!r}")
         if self.val + self.test >= 1.0:
-            raise DataError(
-                f"split: val {self.val} and test {self.test} leave nothing to train on"
-            )
+            raise DataError(f"split: val {self.val} and test {self.test} leave nothing to train on")
         if self.seed < 0:
             raise DataError(f"split: seed must be at least 0, but is {self.seed}")
 
@@ -87,7 +86,7 @@ def make_split(dataset: ImageDataset, spec: SplitSpec) -> Split:
             "but needs at least 3: one each to train, validate and test"
         )
     rows = np.arange(len(dataset), dtype=np.int64)
-    n_test, n_val = (max(1, round(len(rows) * part)) for part in (spec.test, spec.val))
+    n_test, n_val = (max(1, math.ceil(len(rows) * part)) for part in (spec.test, spec.val))
     if min(n_test, n_val, len(rows) - n_test - n_val) < len(dataset.classes):
         raise DataError(
             f"{dataset.name}: {len(rows)} images are too few to put each of "

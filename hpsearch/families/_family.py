@@ -77,7 +77,9 @@ def suggest_training(
     rate, dropout_schedule = 0.0, "constant"
     if dropout:
         rate = s.float("dropout", 0.0, 0.6)
-        dropout_schedule = s.categorical("dropout_schedule", [row.name for row in DROPOUT_SCHEDULES])
+        dropout_schedule = s.categorical(
+            "dropout_schedule", [row.name for row in DROPOUT_SCHEDULES]
+        )
     return Suggestion(
         options=options,
         optimizer=OptimizerConfig(

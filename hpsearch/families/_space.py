@@ -7,11 +7,12 @@ Optuna's `suggest_float`, `suggest_int` and `suggest_categorical`: a trial of a 
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from hpsearch.errors import SpaceError
 
@@ -27,8 +28,8 @@ class TrialLike(Protocol):
     def suggest_int(self, name: str, low: int, high: int, *, log: bool) -> int:
         """A whole number between `low` and `high`, both included."""
 
-    def suggest_categorical(self, name: str, choices: Sequence[ParamValue]) -> ParamValue:
-        """One of `choices`."""
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """One of `choices`, a sequence of numbers or strings."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,23 +117,29 @@ class Suggester:
         self._trial = trial
         self._overrides = overrides or {}
 
-    def float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+    # Inside of the class, `float` and `int` are these methods: types are named by their module.
+
+    def float(
+        self, name: str, low: builtins.float, high: builtins.float, *, log: bool = False
+    ) -> builtins.float:
         """A float from `low` to `high`, both included; `log`: uniform in the logarithm."""
         row = self._narrow(Parameter(name=name, kind="float", low=low, high=high, log=log))
         return self._trial.suggest_float(name, row.low, row.high, log=log)
 
-    def int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+    def int(
+        self, name: str, low: builtins.int, high: builtins.int, *, log: bool = False
+    ) -> builtins.int:
         """A whole number from `low` to `high`, both included."""
         row = self._narrow(Parameter(name=name, kind="int", low=low, high=high, log=log))
-        return self._trial.suggest_int(name, int(row.low), int(row.high), log=log)
+        return self._trial.suggest_int(name, round(row.low), round(row.high), log=log)
 
     def categorical(self, name: str, choices: Sequence[str]) -> str:
         """One of these names."""
         return str(self._choice(name, choices))
 
-    def number(self, name: str, choices: Sequence[int]) -> int:
+    def number(self, name: str, choices: Sequence[builtins.int]) -> builtins.int:
         """One of these whole numbers."""
-        return int(self._choice(name, choices))
+        return builtins.int(self._choice(name, choices))
 
     def choices(self, name: str, choices: Sequence[str]) -> tuple[str, ...]:
         """Those of `choices` that an override leaves, without asking for one of them."""
@@ -141,7 +148,8 @@ class Suggester:
 
     def _choice(self, name: str, choices: Sequence[ParamValue]) -> ParamValue:
         row = self._narrow(Parameter(name=name, kind="categorical", choices=tuple(choices)))
-        return self._trial.suggest_categorical(name, row.choices)
+        chosen: ParamValue = self._trial.suggest_categorical(name, row.choices)
+        return chosen
 
     def _narrow(self, parameter: Parameter) -> Parameter:
         if parameter.name not in self._overrides:

@@ -19,7 +19,8 @@ from hpsearch.training.model import StagedModel
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CnnOptions(JsonConfig):
     """`blocks` blocks of `convs` convolutions; `channels` in the first block, doubled by each
-    next one; `hidden` units in a fully connected layer before the classifier, or 0 for none."""
+    next one; `hidden` units in a fully connected layer before the classifier, or 0 for none.
+    """
 
     blocks: int = 2
     convs: int = 2

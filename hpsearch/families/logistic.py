@@ -24,8 +24,9 @@ def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
 
 
 def build(options: Options, shape: ImageShape, n_classes: int) -> StagedModel:
-    """height * width * channels inputs, one linear layer: 122,890 parameters at 64x64x3 and
-    10 classes."""
+    """Height * width * channels inputs, one linear layer: 122,890 parameters at 64x64x3 and
+    10 classes.
+    """
     LogisticOptions.from_dict(options)
     n_pixels = shape.height * shape.width * shape.channels
     return StagedModel({"head": nn.Sequential(nn.Flatten(), nn.Linear(n_pixels, n_classes))})

@@ -1,0 +1,1 @@
+"""The last mile: the only part that opens the test split."""

@@ -1,0 +1,1 @@
+"""One training run: trainer, optimizers, schedules, dropout, freezing, checkpoints."""

@@ -92,8 +92,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
         actual = _digest(document, state)
     except CheckpointError:
         raise
-    except (EOFError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError, ValueError,
-            AttributeError, OSError) as error:
+    except (
+        EOFError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OSError,
+    ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{path}: not a whole checkpoint of hpsearch ({type(error).__name__}: {reason[:200]})"

@@ -31,7 +31,7 @@ class DropoutSchedule:
 
 
 DROPOUT_SCHEDULES: tuple[DropoutSchedule, ...] = (
-    DropoutSchedule(name="constant", help="the same in every epoch", factor=lambda progress: 1.0),
+    DropoutSchedule(name="constant", help="the same in every epoch", factor=lambda _: 1.0),
     DropoutSchedule(
         name="linear", help="from 0 up to the rate in the last epoch", factor=lambda p: p
     ),

@@ -116,5 +116,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     if row.optimizer is torch.optim.SGD:
         arguments["nesterov"] = options["momentum"] > 0  # torch refuses it without momentum
     return row.optimizer(
-        [group for group in groups if group["params"]], lr=config.lr, **arguments  # type: ignore[call-arg]
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        **arguments,  # type: ignore[call-arg]
     )

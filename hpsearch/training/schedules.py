@@ -31,7 +31,7 @@ def _step(progress: float) -> float:
 
 
 SCHEDULES: tuple[Schedule, ...] = (
-    Schedule(name="constant", help="no change", factor=lambda progress: 1.0),
+    Schedule(name="constant", help="no change", factor=lambda _: 1.0),
     Schedule(
         name="cosine", help="half a cosine down to 0 (arXiv 1608.03983, one cycle)", factor=_cosine
     ),

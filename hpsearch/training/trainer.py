@@ -91,7 +91,8 @@ def derive_seed(*parts: int | str) -> int:
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
     """Seeds torch's global generators (dropout uses them) for the block and puts their states
-    back after it; gives a generator on `device`, seeded as well."""
+    back after it; gives a generator on `device`, seeded as well.
+    """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -128,7 +129,8 @@ def train(
         if not (math.isfinite(result.train_loss) and math.isfinite(result.val_loss)):
             raise NonFiniteLossError(
                 f"the loss is not finite in epoch {epoch} (training {result.train_loss:g}, "
-                f"validation {result.val_loss:g}): the learning rate {result.lr:.3g} may be too high"
+                f"validation {result.val_loss:g}): the learning rate {result.lr:.3g} may be too "
+                "high"
             )
         yield result
         if config.early_stopping is not None:

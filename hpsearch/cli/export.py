@@ -1,0 +1,54 @@
+"""`hpsearch export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hpsearch.cli.options import RUNS, Device, Name, Runs
+from hpsearch.cli.text import accuracy
+
+
+def export_cli(
+    name: Name = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="By default exports/NAME."),
+    ] = None,
+    trial: Annotated[
+        str | None, typer.Option(help="A trial such as cnn-7; by default the best one.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an export that is there already.")
+    ] = False,
+    runs: Runs = RUNS,
+    device: Device = "auto",
+) -> None:
+    """Write the best trial's checkpoint and its report on the test split, unseen until now."""
+    from hpsearch.engine.records import load_search
+    from hpsearch.results.export import export
+
+    record = load_search(runs, name)
+    chosen = record.best if trial is None else record.trial(trial)
+    result = export(chosen, out or Path("exports") / record.name, replace=force, device=device)
+    test = result.metrics["test"]
+    low, high = test["accuracy_95"]
+    console = Console()
+    lines = [
+        f"trial {chosen.name} of search {record.name}: test accuracy "
+        f"{accuracy(test['accuracy'])} ({test['errors']} errors in {test['images']} images; "
+        f"95 % interval {accuracy(low)} to {accuracy(high)}), validation "
+        f"{accuracy(chosen.val_accuracy)}",
+        f"the test split of this search has been opened {result.times_opened} time(s)",
+        f"checkpoint        {result.checkpoint}",
+        f"confusion matrix  {result.confusion_png}",
+        f"                  {result.confusion_csv}",
+        f"metrics           {result.metrics_json}",
+        f"learning curves   {result.curves_png}",
+        f"                  {result.curves_csv}",
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,286 @@
+"""What a search shows while it runs: a live view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from hpsearch.cli.text import accuracy, duration, parameters
+from hpsearch.engine.events import (
+    EpochFinished,
+    Event,
+    FamilyEstimate,
+    SearchStarted,
+    TrialFinished,
+    TrialStarted,
+)
+from hpsearch.engine.records import TrialRecord
+
+
+class View(Protocol):
+    """Something that watches a search while it is entered."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def watch(self, event: Event) -> None:
+        """Takes note of what happened."""
+
+
+def make_view(console: Console) -> View:
+    """The live view where `console` is a terminal, else plain lines."""
+    return LiveView(console) if console.is_terminal else PlainView(console)
+
+
+def estimate_lines(estimates: tuple[FamilyEstimate, ...]) -> list[str]:
+    """One epoch's time by family, and the whole search's."""
+    each = ", ".join(
+        f"{row.family} {duration(row.epoch_seconds)}"
+        if row.epoch_seconds >= 1
+        else f"{row.family} {1000 * row.epoch_seconds:.0f} ms"
+        for row in estimates
+        if row.trials
+    )
+    total = sum(row.seconds for row in estimates)
+    trials = sum(row.trials for row in estimates)
+    return [
+        f"one epoch (measured on each family's default): {each}",
+        f"{trials} trials to do: about {duration(total)} without pruning",
+    ]
+
+
+class Progress:
+    """The state of a search, built up from its events."""
+
+    def __init__(self) -> None:
+        self.started: SearchStarted | None = None
+        self.trials: dict[str, TrialRecord] = {}
+        self.running: TrialStarted | None = None
+        self.epochs: list[EpochFinished] = []
+        self._begun = time.monotonic()
+        self._trial_begun = 0.0
+        self._seconds: dict[str, list[float]] = {}
+
+    def take(self, event: Event) -> None:
+        """Takes an event into account."""
+        match event:
+            case SearchStarted():
+                self.started = event
+                finished = ("complete", "pruned", "failed")
+                self.trials = {t.name: t for t in event.record.trials if t.state in finished}
+            case TrialStarted():
+                self.running, self.epochs = event, []
+                self._trial_begun = time.monotonic()
+            case EpochFinished():
+                self.epochs.append(event)
+            case TrialFinished():
+                self.running = None
+                self.trials[event.trial.name] = event.trial
+                took = time.monotonic() - self._trial_begun
+                self._seconds.setdefault(event.trial.family, []).append(took)
+
+    @property
+    def total(self) -> int:
+        """How many trials the search is to have."""
+        return int(self.started.record.spec["trials"]) if self.started else 0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since this view was made."""
+        return time.monotonic() - self._begun
+
+    def count(self, state: str, family: str | None = None) -> int:
+        """How many trials ended in a state."""
+        return sum(t.state == state and family in (None, t.family) for t in self.trials.values())
+
+    def best(self, family: str | None = None) -> TrialRecord | None:
+        """The best complete trial so far."""
+        complete = [
+            t for t in self.trials.values() if t.state == "complete" and family in (None, t.family)
+        ]
+        return max(complete, key=lambda t: t.key, default=None)
+
+    def seconds_left(self) -> float:
+        """From the mean of each family's trials here, or its estimate before the first one."""
+        if self.started is None:
+            return 0.0
+        left = 0.0
+        for row in self.started.estimates:
+            done = self._seconds.get(row.family, [])
+            each = sum(done) / len(done) if done else row.seconds / max(1, row.trials)
+            left += each * max(0, row.trials - len(done))
+        if self.running is not None:
+            left -= time.monotonic() - self._trial_begun
+        return max(0.0, left)
+
+
+class PlainView:
+    """A line when the search starts, and one for each trial that ends."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing to close."""
+
+    def watch(self, event: Event) -> None:
+        """Prints what is worth a line."""
+        progress = self._progress
+        progress.take(event)
+        match event:
+            case SearchStarted():
+                self._line(headline(event))
+                if any(row.trials for row in event.estimates):
+                    for line in estimate_lines(event.estimates):
+                        self._line(line)
+            case TrialFinished(trial=trial):
+                best = progress.best()
+                parts = [
+                    f"[{len(progress.trials)}/{progress.total}] {trial.name} {trial.state}",
+                    f"validation {accuracy(trial.val_accuracy)}",
+                    f"{trial.epochs} epochs in {duration(trial.seconds)}",
+                    trial.failure,
+                    f"best {best.name} {accuracy(best.val_accuracy)}" if best else "",
+                    f"{duration(progress.seconds_left())} left",
+                ]
+                self._line("  ".join(part for part in parts if part))
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveView:
+    """A view that redraws itself: progress, families, the running trial, the best so far."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress()
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leaves the last state on the screen."""
+        self._live.stop()
+
+    def watch(self, event: Event) -> None:
+        """Takes note; the view redraws itself a few times a second."""
+        self._progress.take(event)
+
+    def _render(self) -> RenderableType:
+        progress = self._progress
+        if progress.started is None:
+            return Text("reading data and measuring one epoch of each family ...", style="dim")
+        head = headline(progress.started)
+        body = Group(
+            self._totals(),
+            Text(),
+            self._families(progress.started),
+            Text(),
+            self._running(),
+            self._best(),
+        )
+        return Panel(body, title=Text(head, style="bold"), title_align="left", padding=(0, 1))
+
+    def _totals(self) -> RenderableType:
+        progress = self._progress
+        done = len(progress.trials)
+        counts = Text.assemble(
+            (f"{done}/{progress.total} trials  ", "bold"),
+            (f"{progress.count('complete')} complete  ", "green"),
+            (f"{progress.count('pruned')} pruned  ", "yellow"),
+            (f"{progress.count('failed')} failed  ", "red" if progress.count("failed") else "dim"),
+            (f"{1 if progress.running else 0} running  ", "cyan"),
+            (f"{duration(progress.elapsed)} elapsed", "dim"),
+            (
+                f", about {duration(progress.seconds_left())} left" if progress.running else "",
+                "dim",
+            ),
+        )
+        return Group(counts, ProgressBar(total=max(1, progress.total), completed=done))
+
+    def _families(self, started: SearchStarted) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+        for name in ("family", "complete", "pruned", "failed", "best validation", "trial"):
+            table.add_column(name, justify="left" if name in ("family", "trial") else "right")
+        for family in started.record.families:
+            best = self._progress.best(family)
+            overall = self._progress.best()
+            table.add_row(
+                family,
+                *(str(self._progress.count(s, family)) for s in ("complete", "pruned", "failed")),
+                accuracy(best.val_accuracy if best else None),
+                best.name if best else "",
+                style="bold green" if best and best is overall else "",
+            )
+        return table
+
+    def _running(self) -> Text:
+        running, epochs = self._progress.running, self._progress.epochs
+        if running is None:
+            return Text("running  –\n", style="dim")
+        text = Text.assemble(("running  ", "dim"), (running.name, "bold cyan"))
+        if epochs:
+            last = epochs[-1].result
+            best = max(epoch.result.val_accuracy for epoch in epochs)
+            text.append(
+                f"  epoch {last.epoch + 1}/{running.epochs}  validation "
+                f"{accuracy(last.val_accuracy)} (best {accuracy(best)})  "
+                f"{last.images_per_second:,.0f} images/s"
+            )
+        text.append(f"\n         {parameters(running.params)}", style="dim")
+        return text
+
+    def _best(self) -> Text:
+        best = self._progress.best()
+        if best is None:
+            return Text("best     –", style="dim")
+        return Text.assemble(
+            ("best     ", "dim"),
+            (best.name, "bold green"),
+            f"  validation {accuracy(best.val_accuracy)}, epoch {best.best_epoch}, "
+            f"{best.parameters:,} parameters",
+            (f"\n         {parameters(best.params)}", "dim"),
+        )
+
+
+def headline(started: SearchStarted) -> str:
+    """Name, data, split, device."""
+    data = started.record.data
+    shape, counts = data["shape"], data["counts"]
+    resumed = ", continued" if started.resumed else ""
+    return (
+        f"search {started.record.name}{resumed}: {data['name']}, "
+        f"{shape['height']}x{shape['width']}x{shape['channels']}, {len(data['classes'])} classes, "
+        f"{counts['train']} train + {counts['val']} validation images "
+        f"({counts['test']} test images sealed), {started.device} {started.precision}"
+    )

@@ -1,0 +1,36 @@
+"""The command line: options and help here, then one call into the library, then printing.
+
+Nothing heavy is imported before a command runs, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from hpsearch.cli import dashboard, export, report, search
+from hpsearch.errors import HpsearchError
+
+app = typer.Typer(
+    name="hpsearch",
+    help="Find the best image classifier for your data, with a test score you can believe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+)
+app.command("search")(search.search_cli)
+app.command("dashboard")(dashboard.dashboard_cli)
+app.command("export")(export.export_cli)
+app.command("report")(report.report_cli)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits: with 2 where the user can mend what was wrong."""
+    try:
+        app(args=list(arguments) if arguments is not None else None)
+    except HpsearchError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,90 @@
+"""`hpsearch report`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from hpsearch.cli.options import RUNS, Name, Runs
+from hpsearch.cli.text import accuracy, duration, parameters
+
+
+def report_cli(
+    name: Name = None,
+    runs: Runs = RUNS,
+    best: Annotated[int, typer.Option(help="How many of the best trials to list.", min=0)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Show what a search has found: families against each other, and the best trials."""
+    from hpsearch.engine.records import load_search
+    from hpsearch.results.report import report_document
+
+    document = report_document(load_search(runs, name), best=best)
+    if as_json:
+        print(json.dumps(document, indent=2))
+    else:
+        print_report(Console(), document)
+
+
+def print_report(console: Console, document: dict[str, Any]) -> None:
+    """Prints the tables of a report."""
+    counts = document["data"]["counts"]
+    opened = len(document["test_openings"])
+    table = _table(
+        f"search {document['search']}: families, best validation accuracy first",
+        left=("family",),
+        right=("val. acc.", "loss", "params", "complete", "pruned", "failed", "by model", "time"),
+    )
+    for row in document["leaderboard"]:
+        best = row["best"]
+        table.add_row(
+            row["family"],
+            accuracy(best and best["val_accuracy"]),
+            f"{best['val_loss']:.4f}" if best else "–",
+            f"{best['parameters']:,}" if best else "–",
+            *(str(row[key]) for key in ("complete", "pruned", "failed", "model_based")),
+            duration(row["seconds"]),
+        )
+    console.print(table)
+    if document["best_trials"]:
+        trials = _table(
+            "best trials",
+            left=("trial", "chosen by"),
+            right=("val. acc.", "loss", "epoch"),
+        )
+        trials.add_column("parameters")
+        for row in document["best_trials"]:
+            trials.add_row(
+                row["trial"],
+                row["chosen_by"],
+                accuracy(row["val_accuracy"]),
+                f"{row['val_loss']:.4f}",
+                str(row["best_epoch"]),
+                parameters(row["params"]),
+            )
+        console.print(trials)
+    for failure in document["failures"]:
+        console.print(f"{failure['trial']} failed: {failure['reason']}", markup=False)
+    times = "never" if not opened else "once" if opened == 1 else f"{opened} times"
+    console.print(
+        f"{counts['train']} train, {counts['val']} validation, {counts['test']} test images; "
+        f"the test split was opened {times}"
+        + (": a score picked after several looks is too good" if opened > 1 else ""),
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _table(title: str, *, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for column in left:
+        table.add_column(column, no_wrap=True)
+    for column in right:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table

@@ -1,0 +1,155 @@
+"""`hpsearch search`."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from hpsearch.cli.options import RUNS, Device, Runs
+
+if TYPE_CHECKING:
+    from hpsearch.engine.records import SearchRecord
+    from hpsearch.engine.search import SearchPlan
+    from hpsearch.engine.spec import StudySpec
+
+INTERRUPTED = 130
+
+
+def search_cli(
+    study: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[STUDY.py]",
+            help="A Python file that sets study = StudySpec(...); see studies/. "
+            "The options below change what it says.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="The data: digits, or FILE.npz.", metavar="DATA")
+    ] = None,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help="A model family; give the option again for more.", metavar="FAMILY"),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials in all, those done already included.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the search; by default that of the data.")
+    ] = None,
+    runs: Runs = RUNS,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampler and the training.")] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(help="Seed of the split into train, validation and test.")
+    ] = None,
+    device: Device = "auto",
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    keep: Annotated[
+        int | None, typer.Option(help="How many trials of each family keep their checkpoint.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Fix a parameter (lr=1e-3), narrow it (lr=1e-4..1e-2) or leave some of its "
+            "choices (optimizer=sgd,adamw); give the option again for more.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, estimate the time, and stop.")
+    ] = False,
+) -> None:
+    """Run a search, or go on with one that was interrupted: the same command again."""
+    import optuna
+
+    from hpsearch.engine.search import plan, search
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    spec = _spec(
+        study,
+        data=data,
+        families=tuple(family) if family else None,
+        trials=trials,
+        epochs=epochs,
+        name=name,
+        seed=seed,
+        split_seed=split_seed,
+        precision=precision,
+        keep=keep,
+        overrides=set_ or [],
+    )
+    console = Console()
+    if dry_run:
+        _print_plan(console, plan(spec, device=device))
+        return
+    from hpsearch.cli.live import make_view
+
+    try:
+        with make_view(console) as view:
+            record = search(spec, runs=runs, device=device, watch=view.watch)
+    except KeyboardInterrupt:
+        command = shlex.join(["hpsearch", *sys.argv[1:]])
+        _say(console, f"stopped; finished trials are stored. To go on: {command}")
+        raise typer.Exit(INTERRUPTED) from None
+    _print_end(console, record, spec.trials)
+
+
+def _spec(study: Path | None, **options: Any) -> StudySpec:
+    """The study file's specification, or the default one, with the given options on top."""
+    from hpsearch.engine.spec import StudySpec, load_study
+    from hpsearch.families import parse_override
+
+    spec = load_study(study) if study is not None else StudySpec()
+    split_seed = options.pop("split_seed")
+    overrides = dict(parse_override(text) for text in options.pop("overrides"))
+    changes = {name: value for name, value in options.items() if value is not None}
+    if "data" in changes and "name" not in changes:
+        changes["name"] = ""  # the name follows the data
+    if split_seed is not None:
+        changes["split"] = dataclasses.replace(spec.split, seed=split_seed)
+    if overrides:
+        changes["overrides"] = {**spec.overrides, **overrides}
+    return dataclasses.replace(spec, **changes)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_plan(console: Console, planned: SearchPlan) -> None:
+    from hpsearch.cli.live import estimate_lines
+
+    spec = planned.spec
+    _say(
+        console,
+        f"search {spec.name}: {', '.join(spec.families)}; {spec.trials} trials of {spec.epochs} "
+        f"epochs on {planned.device} {planned.precision}",
+    )
+    for line in estimate_lines(planned.estimates):
+        _say(console, line)
+    _say(console, "nothing was written (--dry-run)")
+
+
+def _print_end(console: Console, record: SearchRecord, trials: int) -> None:
+    from hpsearch.cli.report import print_report
+    from hpsearch.results.report import report_document
+
+    document = report_document(record, best=1)
+    print_report(console, document)
+    finished = document["trials"]["finished"]
+    runs = "" if record.runs == RUNS else f" --runs {shlex.quote(str(record.runs))}"
+    _say(
+        console,
+        f"search {record.name} has {finished} finished trials ({trials} asked for). To add some: "
+        f"the same command with --trials {finished + 30}",
+    )
+    _say(console, f"to export the best: hpsearch export {record.name}{runs}")
+    _say(console, f"to look at all:     hpsearch dashboard{runs}")

@@ -1,0 +1,1 @@
+"""The search: specification, storage, samplers, the objective, and what was found."""

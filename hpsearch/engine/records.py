@@ -1,0 +1,288 @@
+"""What a search has found, read from its storage: for reports, exports and the live view."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from hpsearch.config import TrainConfig
+from hpsearch.engine.storage import open_storage
+from hpsearch.errors import CheckpointError, SearchError
+from hpsearch.training.trainer import selection_key
+
+CHECKPOINT = "checkpoint.pt"
+HISTORY = "history.csv"
+SPLIT = "split.npz"
+_OPENING = "test_opening:"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One trial of a search.
+
+    Attributes:
+        state: "complete", "pruned", "failed", "running" or "waiting".
+        chosen_by: "known-good" (tried first), "random" (start-up) or "model" (TPE).
+        val_accuracy, val_loss: at the epoch whose checkpoint is kept, the trial's best; None
+            before the first epoch. Of a trial that was not completed: of its best epoch so far.
+        config: what it trains with; None until that is decided.
+        failure: why it failed, or empty.
+        folder: where its checkpoint and history lie.
+    """
+
+    runs: Path
+    search: str
+    family: str
+    number: int
+    state: str
+    chosen_by: str
+    params: Mapping[str, Any]
+    config: TrainConfig | None
+    val_accuracy: float | None
+    val_loss: float | None
+    best_epoch: int | None
+    epochs: int
+    seconds: float
+    parameters: int
+    failure: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Family and number, such as cnn-7."""
+        return f"{self.family}-{self.number}"
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The file of its best epoch's weights, or None where it was not kept."""
+        path = self.folder / CHECKPOINT
+        return path if path.is_file() else None
+
+    @property
+    def key(self) -> tuple[float, float]:
+        """Trials are ranked by it, as epochs are; the greater the better."""
+        if self.val_accuracy is None or self.val_loss is None:
+            return (float("-inf"), float("-inf"))
+        return selection_key(self.val_accuracy, self.val_loss)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TestOpening:
+    """One look at the test split."""
+
+    when: str
+    trial: str
+    purpose: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """A search with all its trials.
+
+    Attributes:
+        spec: what was asked for (`StudySpec.to_dict`), as of the last start.
+        data: name, shape, classes and split counts.
+        fingerprints: of data, split and each family's space.
+        openings: looks at the test split so far, oldest first.
+    """
+
+    runs: Path
+    name: str
+    spec: Mapping[str, Any]
+    data: Mapping[str, Any]
+    fingerprints: Mapping[str, str]
+    trials: tuple[TrialRecord, ...]
+    openings: tuple[TestOpening, ...]
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families, in the order of the study."""
+        return tuple(self.spec["families"])
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of the search lie."""
+        return self.runs / self.name
+
+    @property
+    def best(self) -> TrialRecord:
+        """The best complete trial of all families.
+
+        Raises:
+            SearchError: no trial is complete.
+        """
+        ranked = self.ranked()
+        if not ranked:
+            states = [trial.state for trial in self.trials]
+            counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+            raise SearchError(
+                f"search {self.name!r} has no complete trial yet ({counts or 'no trials'}); "
+                "continue it with the command that started it"
+            )
+        return ranked[0]
+
+    def ranked(self, family: str | None = None) -> list[TrialRecord]:
+        """Complete trials, the best first; of one family only where one is given."""
+        complete = [
+            trial
+            for trial in self.trials
+            if trial.state == "complete" and family in (None, trial.family)
+        ]
+        return sorted(complete, key=lambda trial: trial.key, reverse=True)
+
+    def count(self, state: str, family: str | None = None) -> int:
+        """How many trials are in a state; of one family only where one is given."""
+        return sum(t.state == state and family in (None, t.family) for t in self.trials)
+
+    def trial(self, name: str) -> TrialRecord:
+        """The trial called `name`, such as cnn-7.
+
+        Raises:
+            SearchError: there is none.
+        """
+        for trial in self.trials:
+            if trial.name == name:
+                return trial
+        raise SearchError(
+            f"search {self.name!r} has no trial {name!r}; trials are called "
+            f"{self.families[-1]}-0, {self.families[-1]}-1, ..."
+        )
+
+
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+def study_name(search: str, family: str) -> str:
+    """The name of a family's study under the search's name."""
+    return f"{search}/{family}"
+
+
+def trial_folder(runs: Path, search: str, family: str, number: int) -> Path:
+    """Where a trial's files lie."""
+    return runs / search / f"{family}-{number}"
+
+
+def trial_record(runs: Path, search: str, family: str, trial: FrozenTrial) -> TrialRecord:
+    """Reads one trial of a family's study."""
+    attrs = trial.user_attrs
+    config = attrs.get("config")
+    return TrialRecord(
+        runs=runs,
+        search=search,
+        family=family,
+        number=trial.number,
+        state=_STATES[trial.state],
+        chosen_by=attrs.get("chosen_by", ""),
+        params=trial.params,
+        config=None if config is None else TrainConfig.from_dict(config),
+        val_accuracy=attrs.get("val_accuracy"),
+        val_loss=attrs.get("val_loss"),
+        best_epoch=attrs.get("best_epoch"),
+        epochs=attrs.get("epochs", len(trial.intermediate_values)),
+        seconds=attrs.get("seconds", 0.0),
+        parameters=attrs.get("parameters", 0),
+        failure=attrs.get("failure", ""),
+        folder=trial_folder(runs, search, family, trial.number),
+    )
+
+
+def search_names(storage: BaseStorage) -> list[str]:
+    """The searches of a storage, the one that was started last first."""
+    last: dict[str, str] = {}
+    for summary in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
+        attrs = summary.user_attrs
+        if attrs.get("ready"):
+            name = attrs["search"]
+            last[name] = max(last.get(name, ""), attrs["last_started"])
+    return sorted(last, key=lambda name: last[name], reverse=True)
+
+
+def read_search(storage: BaseStorage, runs: Path, name: str) -> SearchRecord:
+    """Reads the search called `name`, which must exist."""
+    studies = {
+        summary.user_attrs["family"]: optuna.load_study(
+            study_name=summary.study_name, storage=storage
+        )
+        for summary in optuna.get_all_study_summaries(storage=storage, include_best_trial=False)
+        if summary.user_attrs.get("ready") and summary.user_attrs["search"] == name
+    }
+    attrs = {family: study.user_attrs for family, study in studies.items()}
+    first = next(iter(attrs.values()))
+    openings = [
+        TestOpening(**value)
+        for family_attrs in attrs.values()
+        for key, value in family_attrs.items()
+        if key.startswith(_OPENING)
+    ]
+    return SearchRecord(
+        runs=runs,
+        name=name,
+        spec=first["spec"],
+        data=first["data"],
+        fingerprints={
+            key: value
+            for family_attrs in attrs.values()
+            for key, value in family_attrs["fingerprints"].items()
+        },
+        trials=tuple(
+            trial_record(runs, name, family, trial)
+            for family in first["spec"]["families"]
+            for trial in studies[family].get_trials(deepcopy=False)
+        ),
+        openings=tuple(sorted(openings, key=lambda opening: opening.when)),
+    )
+
+
+def load_search(runs: str | Path = "runs", name: str | None = None) -> SearchRecord:
+    """Reads a search from a runs folder: the one called `name`, or the one started last.
+
+    Raises:
+        SearchError: there is no such search.
+    """
+    runs = Path(runs)
+    storage = open_storage(runs)
+    names = search_names(storage)
+    if not names:
+        raise SearchError(f"no searches in {runs} yet; run 'hpsearch search' first")
+    if name is not None and name not in names:
+        raise SearchError(f"no search {name!r} in {runs}; there are {', '.join(names)}")
+    return read_search(storage, runs, name or names[0])
+
+
+def record_opening(trial: TrialRecord, purpose: str) -> TestOpening:
+    """Writes into the study that the test split is opened for `trial`, before it is."""
+    when = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    opening = TestOpening(when=when, trial=trial.name, purpose=purpose)
+    study = optuna.load_study(
+        study_name=study_name(trial.search, trial.family),
+        storage=open_storage(trial.runs, write=True),
+    )
+    study.set_user_attr(_OPENING + when, dataclasses.asdict(opening))
+    return opening
+
+
+def require_checkpoint(trial: TrialRecord) -> Path:
+    """The trial's checkpoint file.
+
+    Raises:
+        CheckpointError: it was not kept.
+    """
+    if trial.checkpoint is None:
+        raise CheckpointError(
+            f"the checkpoint of trial {trial.name} of search {trial.search!r} was not kept: only "
+            "the best complete trials of each family keep theirs; raise --keep in the next search"
+        )
+    return trial.checkpoint

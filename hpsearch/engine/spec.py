@@ -1,0 +1,120 @@
+"""What a search is: a `StudySpec`, written in Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import runpy
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from hpsearch.config import EarlyStopping, Precision
+from hpsearch.data.splits import SplitSpec
+from hpsearch.errors import HpsearchError, SearchError
+from hpsearch.families import Override, Range
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudySpec:
+    """A search: the data, the model families, and how much to try.
+
+    The defaults are the default study (`studies/digits.py` spells them out).
+
+    Attributes:
+        data: what `--data` takes; see `hpsearch.data.sources`.
+        name: of the search, in the storage and in folder names; by default that of the data.
+        families: one Optuna study each, under the search's name.
+        trials: in all, shared out evenly over the families.
+        epochs: of every trial; it is the pruner's resource, so it is fixed for the search.
+        overrides: by name of a parameter: a value fixes it, a `Range` narrows it, a tuple
+            leaves only these choices. Applied to each family that has the parameter.
+        seed: of the sampler and of every training.
+        keep: how many trials of each family keep their checkpoint.
+        precision: "auto" is decided once, when the search starts, and stored.
+    """
+
+    data: str = "digits"
+    name: str = ""
+    families: tuple[str, ...] = ("logistic", "mlp", "cnn")
+    trials: int = 30
+    epochs: int = 60
+    split: SplitSpec = SplitSpec()
+    overrides: Mapping[str, Override] = dataclasses.field(default_factory=dict)
+    early_stopping: EarlyStopping | None = None
+    precision: Literal["auto"] | Precision = "auto"
+    seed: int = 0
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", Path(self.data).stem or "search")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
+            raise SearchError(
+                f"a search's name is made of letters, digits, '.', '_' and '-', starts with a "
+                f"letter or digit and has at most 100 of them, but got {self.name!r}; use --name"
+            )
+        if not self.families or len(set(self.families)) != len(self.families):
+            raise SearchError(
+                f"families must be one or more different names, but got {self.families!r}"
+            )
+        for field, least in (("trials", 1), ("epochs", 1), ("seed", 0), ("keep", 1)):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise SearchError(
+                    f"{field} must be a whole number of at least {least}, but is {value!r}"
+                )
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise SearchError(f"precision must be auto, fp32 or bf16, but is {self.precision!r}")
+
+    def shares(self) -> dict[str, int]:
+        """How many of the trials each family gets; the first ones get what does not divide."""
+        share, rest = divmod(self.trials, len(self.families))
+        return {name: share + (number < rest) for number, name in enumerate(self.families)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification as plain JSON types, for the record and for comparison."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            **values,
+            "families": list(self.families),
+            "split": self.split.to_dict(),
+            "overrides": {key: _override_to_json(item) for key, item in self.overrides.items()},
+            "early_stopping": self.early_stopping and self.early_stopping.to_dict(),
+        }
+
+
+def _override_to_json(override: Override) -> Any:
+    if isinstance(override, Range):
+        return {"low": override.low, "high": override.high}
+    return list(override) if isinstance(override, tuple) else override
+
+
+def load_study(path: Path) -> StudySpec:
+    """Runs a study file and returns the `StudySpec` that it calls `study`.
+
+    Raises:
+        SearchError: the file does not exist, raises, or defines no such thing.
+    """
+    if not path.is_file():
+        raise SearchError(f"no study file at {path}; see studies/ for examples")
+    try:
+        namespace = runpy.run_path(str(path), run_name="__hpsearch_study__")
+    except HpsearchError as error:
+        raise SearchError(f"study file {path}: {error}") from error
+    except Exception as error:
+        # The last frame inside of the file is the line that the user can mend.
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        line = frames[-1].lineno if frames else getattr(error, "lineno", None)
+        where = f", line {line}" if line else ""
+        reason = " ".join(str(error).split())
+        raise SearchError(
+            f"study file {path}{where} raised {type(error).__name__}: {reason}"
+        ) from error
+    study = namespace.get("study")
+    if not isinstance(study, StudySpec):
+        raise SearchError(
+            f"study file {path} must set study = StudySpec(...), but its 'study' is {study!r:.80}"
+        )
+    return study

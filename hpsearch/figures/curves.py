@@ -1,0 +1,56 @@
+"""The learning curves of one training as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from hpsearch.figures._canvas import BLUE, GRAY, ORANGE, new_figure, tidy
+from hpsearch.training.trainer import EpochResult, selection_key
+
+
+def curves_figure(history: Sequence[EpochResult], *, title: str) -> Figure:
+    """Draws loss, accuracy, and learning rate with dropout over the epochs.
+
+    Args:
+        history: one result an epoch, at least one; its best epoch is marked.
+        title: above the picture.
+    """
+    best = max(history, key=lambda r: selection_key(r.val_accuracy, r.val_loss))
+    epochs = [result.epoch for result in history]
+    marker = "o" if len(history) == 1 else None
+    figure = new_figure(12.0, 3.8)
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    loss, accuracy, knobs = figure.subplots(1, 3)
+    for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
+        for part, color, label in (
+            ("train", ORANGE, "training (augmented, dropout on)"),
+            ("val", BLUE, "validation"),
+        ):
+            values = [getattr(result, f"{part}_{kind}") for result in history]
+            axes.plot(epochs, values, color=color, label=label, marker=marker)
+        value = getattr(best, f"val_{kind}")
+        text = f"{value:.2%}" if kind == "accuracy" else f"{value:.4f}"
+        axes.plot([best.epoch], [value], "o", color=BLUE, label=f"kept: epoch {best.epoch}, {text}")
+        axes.set_ylabel(kind)
+        axes.legend(fontsize=8)
+    loss.set_yscale("log")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+    knobs.plot(epochs, [r.lr for r in history], color=GRAY, label="learning rate", marker=marker)
+    knobs.set_ylabel("learning rate")
+    knobs.set_ylim(bottom=0)
+    dropout = knobs.twinx()
+    dropout.plot(
+        epochs, [r.dropout for r in history], "--", color=ORANGE, label="dropout", marker=marker
+    )
+    dropout.set_ylabel("dropout rate")
+    dropout.set_ylim(0, 1)
+    lines = [*knobs.get_lines(), *dropout.get_lines()]
+    knobs.legend(lines, [str(line.get_label()) for line in lines], fontsize=8, loc="upper right")
+    for axes in (loss, accuracy, knobs):
+        tidy(axes)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure

@@ -1,0 +1,40 @@
+"""Which device trains, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from hpsearch.config import Precision
+from hpsearch.errors import ConfigError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is the first GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise ConfigError(
+                f"device {name!r} is not here: this machine has {count} CUDA devices; "
+                "use --device auto or cpu"
+            )
+        return torch.device("cuda", device.index or 0)
+    return device
+
+
+def default_precision(device: torch.device) -> Precision:
+    """bf16 on GPUs that compute in it; fp32 elsewhere, where small networks are as fast in it."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp32"
