@@ -1,0 +1,66 @@
+"""Fixtures that several test folders share: small data, kept in memory for the whole session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+from hpsearch.data.dataset import ImageDataset
+from hpsearch.data.resident import ResidentData
+from hpsearch.data.sources import load_dataset
+from hpsearch.data.splits import DevelopmentData, SplitSpec, development_data, make_split
+
+# The models here are so small that threads cost more than they give.
+torch.set_num_threads(1)
+
+# The same examples in every run: a failure is a change in the code, never luck.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageDataset:
+    """All 1,797 digits."""
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="session")
+def tiny_digits(digits: ImageDataset) -> ResidentData:
+    """180 digits to train on and 60 to validate with."""
+    few = digits.subset(np.arange(300))
+    split = make_split(few, SplitSpec(val=0.2, test=0.2))
+    return ResidentData.of(development_data(few, split), CPU)
+
+
+@pytest.fixture(scope="session")
+def twenty_digits(digits: ImageDataset) -> ResidentData:
+    """Two digits of each class, to train on and to validate with: to be learnt by heart."""
+    rows = np.concatenate([np.flatnonzero(digits.labels == label)[:2] for label in range(10)])
+    few = digits.subset(rows)
+    return ResidentData.of(DevelopmentData(train=few, val=few), CPU)
+
+
+@pytest.fixture(scope="session")
+def noise() -> Callable[..., ImageDataset]:
+    """Makes data sets of random pixels, given how many images each class has."""
+
+    def make(
+        *counts: int, height: int = 4, width: int = 4, channels: int = 1, seed: int = 0
+    ) -> ImageDataset:
+        random = np.random.default_rng(seed)
+        labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+        shape = (len(labels), height, width, channels)
+        return ImageDataset(
+            name="noise",
+            images=random.integers(0, 256, shape, dtype=np.uint8),
+            labels=random.permutation(labels),
+            classes=tuple(f"class {number}" for number in range(len(counts))),
+        )
+
+    return make
