@@ -145,16 +145,16 @@ class OptimizerConfig(JsonConfig):
 class ScheduleConfig(JsonConfig):
     """A learning-rate schedule of the table in `training/schedules.py`.
 
-    It spans all epochs of the configuration. `warmup_epochs` (may be a fraction) rise
-    linearly from 0 before it.
+    It spans all epochs of the configuration. In a fraction `warmup` of them, before it, the
+    learning rate rises linearly from 0.
     """
 
     name: str = "cosine"
-    warmup_epochs: float = 0.0
+    warmup: float = 0.0
 
     def __post_init__(self) -> None:
         _check_name("schedule", self.name)
-        _check_number("warmup_epochs", self.warmup_epochs, low=0.0)
+        _check_number("warmup", self.warmup, low=0.0, high=0.9)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -206,8 +206,7 @@ class LiveView:
             Text(),
             self._families(progress.started),
             Text(),
-            self._running(),
-            self._best(),
+            self._trials(),
         )
         return Panel(body, title=Text(head, style="bold"), title_align="left", padding=(0, 1))
 
@@ -244,32 +243,35 @@ class LiveView:
             )
         return table
 
-    def _running(self) -> Text:
-        running, epochs = self._progress.running, self._progress.epochs
-        if running is None:
-            return Text("running  –\n", style="dim")
-        text = Text.assemble(("running  ", "dim"), (running.name, "bold cyan"))
-        if epochs:
-            last = epochs[-1].result
-            best = max(epoch.result.val_accuracy for epoch in epochs)
-            text.append(
-                f"  epoch {last.epoch + 1}/{running.epochs}  validation "
-                f"{accuracy(last.val_accuracy)} (best {accuracy(best)})  "
-                f"{last.images_per_second:,.0f} images/s"
+    def _trials(self) -> Table:
+        """The running trial and the best one, their parameters wrapped beside their names."""
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column()
+        running, best = self._progress.running, self._progress.best()
+        if running is not None:
+            line = Text.assemble((running.name, "bold cyan"), self._epoch_line(running))
+            table.add_row("running", line)
+            table.add_row("", Text(parameters(running.params), style="dim"))
+        if best is not None:
+            line = Text.assemble(
+                (best.name, "bold green"),
+                f"  validation {accuracy(best.val_accuracy)}, epoch {best.best_epoch}, "
+                f"{best.parameters:,} parameters",
             )
-        text.append(f"\n         {parameters(running.params)}", style="dim")
-        return text
+            table.add_row("best", line)
+            table.add_row("", Text(parameters(best.params), style="dim"))
+        return table
 
-    def _best(self) -> Text:
-        best = self._progress.best()
-        if best is None:
-            return Text("best     –", style="dim")
-        return Text.assemble(
-            ("best     ", "dim"),
-            (best.name, "bold green"),
-            f"  validation {accuracy(best.val_accuracy)}, epoch {best.best_epoch}, "
-            f"{best.parameters:,} parameters",
-            (f"\n         {parameters(best.params)}", "dim"),
+    def _epoch_line(self, running: TrialStarted) -> str:
+        epochs = self._progress.epochs
+        if not epochs:
+            return f"  epoch 0/{running.epochs}"
+        last = epochs[-1].result
+        best = max(epoch.result.val_accuracy for epoch in epochs)
+        return (
+            f"  epoch {last.epoch + 1}/{running.epochs}  validation {accuracy(last.val_accuracy)} "
+            f"(best {accuracy(best)})  {last.images_per_second:,.0f} images/s"
         )
 
 

@@ -38,7 +38,7 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
     table = _table(
         f"search {document['search']}: families, best validation accuracy first",
         left=("family",),
-        right=("val. acc.", "loss", "params", "complete", "pruned", "failed", "by model", "time"),
+        right=("val. acc.", "loss", "params", "done", "pruned", "failed", "TPE", "time"),
     )
     for row in document["leaderboard"]:
         best = row["best"]
@@ -57,7 +57,6 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
             left=("trial", "chosen by"),
             right=("val. acc.", "loss", "epoch"),
         )
-        trials.add_column("parameters")
         for row in document["best_trials"]:
             trials.add_row(
                 row["trial"],
@@ -65,9 +64,10 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
                 accuracy(row["val_accuracy"]),
                 f"{row['val_loss']:.4f}",
                 str(row["best_epoch"]),
-                parameters(row["params"]),
             )
         console.print(trials)
+        first = document["best_trials"][0]
+        console.print(f"{first['trial']}: {parameters(first['params'])}\n", markup=False)
     for failure in document["failures"]:
         console.print(f"{failure['trial']} failed: {failure['reason']}", markup=False)
     times = "never" if not opened else "once" if opened == 1 else f"{opened} times"
@@ -82,7 +82,7 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
 
 
 def _table(title: str, *, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
     for column in left:
         table.add_column(column, no_wrap=True)
     for column in right:

@@ -21,6 +21,7 @@ from hpsearch.families._space import (
     TrialLike,
     explore,
     parse_override,
+    settle,
     space_fingerprint,
 )
 from hpsearch.training.model import StagedModel
@@ -98,13 +99,18 @@ def check_overrides(
 def default_params(
     name: str, shape: ImageShape, overrides: Mapping[str, Override] | None = None
 ) -> list[dict[str, ParamValue]]:
-    """The family's settings known to work, moved into what `shape` and `overrides` allow."""
-    rows = {row.name: row for row in space_of(name, shape, overrides)}
-    moved = [
-        {key: rows[key].nearest(value) for key, value in default.items() if key in rows}
-        for default in get_family(name).defaults
-    ]
-    return [params for number, params in enumerate(moved) if params not in moved[:number]]
+    """The family's settings known to work, moved into what `shape` and `overrides` allow; those
+    that had to be moved least come first.
+    """
+    family = get_family(name)
+
+    def moved(default: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
+        return settle(lambda trial: family.suggest(Suggester(trial, overrides), shape), default)
+
+    settled = [(moved(default), default) for default in family.defaults]
+    settled.sort(key=lambda pair: sum(pair[1].get(key) != value for key, value in pair[0].items()))
+    params = [pair[0] for pair in settled]
+    return [row for number, row in enumerate(params) if row not in params[:number]]
 
 
 def suggest_config(

@@ -38,7 +38,8 @@ class Family:
         build: (options, shape of an image, number of classes) -> an untrained model. It
             takes plain values, never a trial.
         defaults: settings known to work, tried first; each a value for every parameter that
-            the space asks for under them.
+            the space asks for under them, and for those that it asks for only where an override
+            leads elsewhere.
     """
 
     summary: str
@@ -73,7 +74,7 @@ def suggest_training(
     weight_decay = s.float("weight_decay", 1e-6, 1e-1, log=True)
     batch_size = s.number("batch_size", batch_sizes)
     schedule = s.categorical("schedule", schedules)
-    warmup = s.int("warmup_epochs", 0, 3)
+    warmup = s.float("warmup", 0.0, 0.2)
     rate, dropout_schedule = 0.0, "constant"
     if dropout:
         rate = s.float("dropout", 0.0, 0.6)
@@ -85,7 +86,7 @@ def suggest_training(
         optimizer=OptimizerConfig(
             name=optimizer, lr=lr, weight_decay=weight_decay, options=settings
         ),
-        schedule=ScheduleConfig(name=schedule, warmup_epochs=float(warmup)),
+        schedule=ScheduleConfig(name=schedule, warmup=warmup),
         batch_size=batch_size,
         dropout=DropoutConfig(schedule=dropout_schedule, rate=rate),
         augment={name: s.float(name, 0.0, augmentation(name).high) for name in augment},

@@ -11,6 +11,7 @@ import builtins
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -70,6 +71,14 @@ class Parameter:
             return value if value in self.choices else self.choices[0]
         clipped = min(max(float(value), self.low), self.high)
         return int(clipped) if self.kind == "int" else clipped
+
+    @property
+    def middle(self) -> ParamValue:
+        """The middle of the range, on its scale; the first of the choices."""
+        if self.kind == "categorical":
+            return self.choices[0]
+        mean = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        return self.nearest(round(mean) if self.kind == "int" else mean)
 
     def narrowed(self, override: Override) -> Parameter:
         """The parameter under `override`.
@@ -158,7 +167,9 @@ class Suggester:
 
 
 class _Explorer:
-    """A trial that records what it is asked for and answers with what it is told to."""
+    """A trial that records what it is asked for and answers with what it is told to, or the
+    nearest that is allowed; with the middle of the range where it was told nothing.
+    """
 
     def __init__(self, answers: Mapping[str, ParamValue]) -> None:
         self.answers = dict(answers)
@@ -166,19 +177,21 @@ class _Explorer:
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
         row = Parameter(name=name, kind="float", low=low, high=high, log=log)
-        return float(self._answer(row, low))
+        return float(self._answer(row))
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool) -> int:
         row = Parameter(name=name, kind="int", low=low, high=high, log=log)
-        return int(self._answer(row, low))
+        return int(self._answer(row))
 
     def suggest_categorical(self, name: str, choices: Sequence[ParamValue]) -> ParamValue:
         row = Parameter(name=name, kind="categorical", choices=tuple(choices))
-        return self._answer(row, choices[0])
+        return self._answer(row)
 
-    def _answer(self, row: Parameter, default: ParamValue) -> ParamValue:
+    def _answer(self, row: Parameter) -> ParamValue:
         self.asked[row.name] = row
-        return self.answers.setdefault(row.name, default)
+        told = self.answers.get(row.name)
+        self.answers[row.name] = row.middle if told is None else row.nearest(told)
+        return self.answers[row.name]
 
 
 def explore(suggest: Callable[[TrialLike], object]) -> tuple[Parameter, ...]:
@@ -202,9 +215,20 @@ def explore(suggest: Callable[[TrialLike], object]) -> tuple[Parameter, ...]:
                     raise SpaceError(f"parameter {name!r} is both {found[name]} and {row}")
                 continue
             found[name] = row
-            ends = row.choices[1:] if row.kind == "categorical" else (row.high,)
+            ends = row.choices if row.kind == "categorical" else (row.low, row.high)
             waiting.extend({**explorer.answers, name: value} for value in ends)
     return tuple(found.values())
+
+
+def settle(
+    suggest: Callable[[TrialLike], object], values: Mapping[str, ParamValue]
+) -> dict[str, ParamValue]:
+    """A value for exactly those parameters that a space asks for, as near to `values` as it
+    allows; the middle of the range where `values` has none.
+    """
+    explorer = _Explorer(values)
+    suggest(explorer)
+    return {name: explorer.answers[name] for name in explorer.asked}
 
 
 def space_fingerprint(parameters: Sequence[Parameter]) -> str:

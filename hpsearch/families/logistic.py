@@ -40,10 +40,11 @@ FAMILY = Family(
         {
             "optimizer": "adamw",
             "lr": 1e-2,
+            "momentum": 0.9,
             "weight_decay": 1e-3,
             "batch_size": 64,
             "schedule": "cosine",
-            "warmup_epochs": 0,
+            "warmup": 0.0,
             "translate": 0.0,
         },
     ),

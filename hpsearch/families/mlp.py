@@ -10,7 +10,7 @@ from hpsearch.config import JsonConfig, Options
 from hpsearch.data.dataset import ImageShape
 from hpsearch.errors import ConfigError
 from hpsearch.families._family import Family, Suggestion, suggest_training
-from hpsearch.families._space import Suggester
+from hpsearch.families._space import ParamValue, Suggester
 from hpsearch.training.dropout import ScheduledDropout
 from hpsearch.training.model import StagedModel
 
@@ -62,26 +62,27 @@ def build(options: Options, shape: ImageShape, n_classes: int) -> StagedModel:
     return StagedModel(stages)
 
 
+_KNOWN_GOOD: dict[str, ParamValue] = {
+    "layers": 2,
+    "width": 256,
+    "batch_norm": "yes",
+    "momentum": 0.9,
+    "batch_size": 64,
+    "schedule": "cosine",
+    "warmup": 0.05,
+    "dropout": 0.2,
+    "dropout_schedule": "constant",
+    "rotate": 10.0,
+    "translate": 0.1,
+    "label_smoothing": 0.05,
+}
+
 FAMILY = Family(
     summary="fully connected network on the pixels",
     suggest=suggest,
     build=build,
     defaults=(
-        {
-            "layers": 2,
-            "width": 256,
-            "batch_norm": "yes",
-            "optimizer": "adamw",
-            "lr": 3e-3,
-            "weight_decay": 1e-2,
-            "batch_size": 64,
-            "schedule": "cosine",
-            "warmup_epochs": 1,
-            "dropout": 0.2,
-            "dropout_schedule": "constant",
-            "rotate": 10.0,
-            "translate": 0.1,
-            "label_smoothing": 0.05,
-        },
+        {**_KNOWN_GOOD, "optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-2},
+        {**_KNOWN_GOOD, "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4},
     ),
 )

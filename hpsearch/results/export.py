@@ -169,7 +169,7 @@ def _write(
     test = scores.metrics
     title = (
         f"{trial.search}, {trial.name}: {test['accuracy']:.2%} of {test['images']} test images "
-        f"({test['errors']} errors)"
+        f"(errors: {test['errors']})"
     )
     save_png(
         confusion_figure(scores.matrix, checkpoint.classes, title=title),

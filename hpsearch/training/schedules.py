@@ -47,13 +47,11 @@ def lr_factor(config: ScheduleConfig, epoch: float, epochs: int) -> float:
     within an epoch); steps are taken at their middle, so that none of them stands still.
 
     Raises:
-        ConfigError: an unknown schedule, or a warm-up that fills all epochs.
+        ConfigError: an unknown schedule.
     """
     if config.name not in _BY_NAME:
         raise ConfigError(f"unknown schedule {config.name!r}; known: {', '.join(_BY_NAME)}")
-    warmup = config.warmup_epochs
-    if warmup and warmup >= epochs:
-        raise ConfigError(f"warmup_epochs {warmup:g} leaves nothing of the {epochs} epochs")
-    if epoch < warmup:
-        return epoch / warmup
-    return _BY_NAME[config.name].factor((epoch - warmup) / (epochs - warmup))
+    progress = epoch / epochs
+    if progress < config.warmup:
+        return progress / config.warmup
+    return _BY_NAME[config.name].factor((progress - config.warmup) / (1 - config.warmup))

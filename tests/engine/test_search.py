@@ -1,0 +1,391 @@
+"""Searches on real images, small: the same whatever interrupts them, sealed, exact."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import optuna
+import pytest
+import torch
+
+from hpsearch import Range, SearchRecord, StudySpec, load_search, plan, search
+from hpsearch.config import EarlyStopping
+from hpsearch.data.resident import ResidentData
+from hpsearch.data.sources import load_dataset
+from hpsearch.data.splits import SplitSpec, development_data, load_split
+from hpsearch.engine.events import EpochFinished, Event, SearchStarted, TrialFinished, TrialStarted
+from hpsearch.engine.records import SPLIT
+from hpsearch.engine.storage import DATABASE
+from hpsearch.errors import DataError, SearchError, SpaceError
+from hpsearch.families import build_model
+from hpsearch.training.checkpoint import load_checkpoint
+from hpsearch.training.history import read_history
+from hpsearch.training.trainer import train
+
+SMALL = StudySpec(families=("logistic", "mlp"), trials=12, epochs=4)
+
+
+def outcome(record: SearchRecord) -> list[dict[str, Any]]:
+    """All that must be the same in every repetition of a search: all but times and places."""
+    rows = [dataclasses.asdict(trial) for trial in record.trials]
+    for row, trial in zip(rows, record.trials, strict=True):
+        del row["runs"], row["folder"], row["seconds"]
+        row["history"] = [
+            dataclasses.replace(r, seconds=0, images_per_second=0)
+            for r in read_history(trial.folder / "history.csv")
+        ]
+        row["weights"] = trial.checkpoint and {
+            name: tensor.tolist()
+            for name, tensor in load_checkpoint(trial.checkpoint).state.items()
+        }
+    return rows
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
+    return search(SMALL, runs=tmp_path_factory.mktemp("runs"), device="cpu")
+
+
+def test_a_search_does_what_was_asked(uninterrupted: SearchRecord) -> None:
+    for family in SMALL.families:
+        trials = [trial for trial in uninterrupted.trials if trial.family == family]
+        assert [trial.number for trial in trials] == list(range(6))
+        assert {trial.state for trial in trials} <= {"complete", "pruned"}
+        good = {"logistic": 1, "mlp": 2}[family]
+        startup = ["known-good"] * good + ["random"] * (3 - good)
+        assert [trial.chosen_by for trial in trials[:3]] == startup
+        assert {trial.chosen_by for trial in trials[3:]} == {"model"}
+    assert uninterrupted.count("pruned") > 0
+    assert uninterrupted.best.val_accuracy is not None
+    assert uninterrupted.best.val_accuracy > 0.8
+
+
+def test_a_trials_value_is_that_of_the_checkpoint_that_is_kept(uninterrupted: SearchRecord) -> None:
+    for trial in uninterrupted.trials:
+        history = read_history(trial.folder / "history.csv")
+        best = max(history, key=lambda r: (r.val_accuracy, -r.val_loss))
+        assert (trial.val_accuracy, trial.val_loss) == (best.val_accuracy, best.val_loss)
+        assert trial.best_epoch == best.epoch
+        assert trial.epochs == len(history)
+        if trial.checkpoint:
+            metrics = load_checkpoint(trial.checkpoint).metrics
+            assert metrics["val_accuracy"] == trial.val_accuracy
+            assert metrics["epoch"] == best.epoch
+
+
+def test_optuna_sees_the_same_values_and_every_epoch(uninterrupted: SearchRecord) -> None:
+    storage = f"sqlite:///{uninterrupted.runs / DATABASE}"
+    study = optuna.load_study(study_name="digits/mlp", storage=storage)
+    for frozen, trial in zip(
+        study.trials, (t for t in uninterrupted.trials if t.family == "mlp"), strict=True
+    ):
+        assert sorted(frozen.intermediate_values) == list(range(trial.epochs))
+        if trial.state == "complete":
+            assert frozen.value == trial.val_accuracy == max(frozen.intermediate_values.values())
+
+
+def test_only_the_best_few_keep_their_checkpoint(uninterrupted: SearchRecord) -> None:
+    for family in SMALL.families:
+        ranked = uninterrupted.ranked(family)
+        assert [t.checkpoint is not None for t in ranked] == [
+            number < SMALL.keep for number in range(len(ranked))
+        ]
+    unfinished = [t for t in uninterrupted.trials if t.state != "complete"]
+    assert not any(t.checkpoint for t in unfinished)
+
+
+def test_the_best_is_chosen_by_accuracy_then_loss(uninterrupted: SearchRecord) -> None:
+    complete = [t for t in uninterrupted.trials if t.state == "complete"]
+    best = max(complete, key=lambda t: (t.val_accuracy, -t.val_loss))  # type: ignore[operator]
+    assert uninterrupted.best == best
+
+
+def test_the_same_search_again_is_the_same_to_the_bit(
+    uninterrupted: SearchRecord, tmp_path: Path
+) -> None:
+    assert outcome(search(SMALL, runs=tmp_path, device="cpu")) == outcome(uninterrupted)
+
+
+class Interrupt:
+    """A watcher that presses Ctrl-C at the given count of events of one kind."""
+
+    def __init__(self, kind: type[Event], at: int) -> None:
+        self.kind, self.left = kind, at
+
+    def __call__(self, event: Event) -> None:
+        self.left -= isinstance(event, self.kind)
+        if self.left == 0:
+            self.left = -1
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_search_ends_as_the_uninterrupted_one(
+    uninterrupted: SearchRecord, tmp_path: Path
+) -> None:
+    moments = [
+        (SearchStarted, 1),  # before the first trial
+        (TrialStarted, 1),
+        (EpochFinished, 1),
+        (EpochFinished, 6),
+        (TrialFinished, 2),
+        (EpochFinished, 4),  # after the last epoch of a trial, before it is told
+        (TrialStarted, 3),
+    ]
+    for kind, at in moments:
+        with pytest.raises(KeyboardInterrupt):
+            search(SMALL, runs=tmp_path, device="cpu", watch=Interrupt(kind, at))
+    assert outcome(search(SMALL, runs=tmp_path, device="cpu")) == outcome(uninterrupted)
+
+
+@pytest.mark.parametrize("method", ["suggest_categorical", "suggest_float", "set_user_attr"])
+def test_an_interruption_while_a_trial_is_set_up_changes_nothing(
+    uninterrupted: SearchRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    original = getattr(optuna.Trial, method)
+    left = iter([*range(40), None])
+
+    def interrupted(self: optuna.Trial, *args: Any, **kwargs: Any) -> Any:
+        if next(left, 0) is None:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(optuna.Trial, method, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search(SMALL, runs=tmp_path, device="cpu")
+    assert outcome(search(SMALL, runs=tmp_path, device="cpu")) == outcome(uninterrupted)
+
+
+def test_killed_processes_lose_nothing(uninterrupted: SearchRecord, tmp_path: Path) -> None:
+    """SIGKILL at moments that nobody chose, several times, then to the end."""
+    code = (
+        "import sys, torch; from hpsearch import StudySpec, search; "
+        "torch.set_num_threads(int(sys.argv[2])); "
+        "search(StudySpec(families=('logistic', 'mlp'), trials=12, epochs=4), "
+        "runs=sys.argv[1], device='cpu', watch=lambda event: print(type(event), flush=True))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(torch.get_num_threads())]
+    for lines in (3, 9, 14):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            for _ in range(lines):
+                assert process.stdout.readline(), "it ended before it was killed"
+            time.sleep(0.01 * lines % 0.07)
+            process.send_signal(signal.SIGKILL)
+    assert outcome(search(SMALL, runs=tmp_path, device="cpu")) == outcome(uninterrupted)
+
+
+def test_trials_are_a_total_that_can_be_raised(uninterrupted: SearchRecord, tmp_path: Path) -> None:
+    spec = dataclasses.replace(SMALL, trials=5)
+    first = search(spec, runs=tmp_path, device="cpu")
+    assert [len([t for t in first.trials if t.family == f]) for f in spec.families] == [3, 2]
+    again = search(spec, runs=tmp_path, device="cpu")
+    assert again == first
+    more = search(SMALL, runs=tmp_path, device="cpu")
+    assert len(more.trials) == SMALL.trials
+    assert more.spec["trials"] == SMALL.trials
+    assert outcome(more) == outcome(uninterrupted)
+
+
+def test_a_trial_can_be_trained_again_from_its_record_alone(uninterrupted: SearchRecord) -> None:
+    best = uninterrupted.best
+    assert best.config is not None
+    assert best.checkpoint is not None
+    split = load_split(uninterrupted.folder / SPLIT)
+    device = torch.device("cpu")
+    data = ResidentData.of(development_data(load_dataset("digits"), split), device)
+    model = build_model(best.config, data.preprocessing.shape, len(data.classes))
+    for result in train(model, data, best.config, device=device):
+        if result.epoch == best.best_epoch:
+            break
+    assert (result.val_accuracy, result.val_loss) == (best.val_accuracy, best.val_loss)
+    stored = load_checkpoint(best.checkpoint).state
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in model.state_dict().items())
+
+
+def npz(path: Path, images: np.ndarray, labels: np.ndarray) -> str:
+    np.savez(path, images=images, labels=labels)
+    return str(path)
+
+
+def test_test_images_have_no_influence_on_a_search(
+    uninterrupted: SearchRecord, tmp_path: Path
+) -> None:
+    """Other pixels in the sealed part, and every trial is the same to the bit."""
+    digits = load_dataset("digits")
+    images = digits.images.copy()
+    split = load_split(uninterrupted.folder / SPLIT)
+    images[split.test] = np.random.default_rng(0).integers(0, 256, images[split.test].shape)
+    data = npz(tmp_path / "digits.npz", images, digits.labels)
+    spec = dataclasses.replace(SMALL, data=data)
+    changed = search(spec, runs=tmp_path, device="cpu")
+    assert changed.fingerprints["data"] != uninterrupted.fingerprints["data"]
+    assert outcome(changed) == outcome(uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"epochs": 5}, "epochs (4 then, 5 now)"),
+        ({"seed": 1}, "seed (0 then, 1 now)"),
+        ({"families": ("logistic",)}, "families (logistic, mlp then, logistic now)"),
+        ({"split": SplitSpec(val=0.1)}, "split (val 0.2"),
+        ({"precision": "bf16"}, "precision (fp32 then, bf16 now)"),
+        ({"early_stopping": EarlyStopping(patience=2)}, "early_stopping (none then"),
+        ({"overrides": {"lr": Range(1e-3, 1e-2)}}, "space of logistic (fingerprint"),
+    ],
+)
+def test_a_search_made_otherwise_is_not_resumed(
+    uninterrupted: SearchRecord, change: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(SearchError) as caught:
+        search(dataclasses.replace(SMALL, **change), runs=uninterrupted.runs, device="cpu")
+    assert named in str(caught.value)
+    assert "--name digits-2" in str(caught.value)
+    assert load_search(uninterrupted.runs) == uninterrupted
+
+
+def test_other_data_under_the_same_name_is_not_resumed(tmp_path: Path) -> None:
+    digits = load_dataset("digits")
+    spec = StudySpec(
+        data=npz(tmp_path / "mine.npz", digits.images, digits.labels),
+        families=("logistic",),
+        trials=1,
+        epochs=1,
+    )
+    search(spec, runs=tmp_path / "runs", device="cpu")
+    images = digits.images.copy()
+    images[0, 0, 0, 0] ^= 1
+    npz(tmp_path / "mine.npz", images, digits.labels)
+    with pytest.raises(SearchError, match=r"data \(fingerprint .* --name mine-2"):
+        search(spec, runs=tmp_path / "runs", device="cpu")
+
+
+def test_a_search_runs_in_one_process_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "digits").mkdir()
+    with (
+        filelock.FileLock(tmp_path / "digits" / ".lock"),
+        pytest.raises(SearchError, match="another process"),
+    ):
+        search(SMALL, runs=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "named"),
+    [
+        ({"families": ("resnext",)}, SpaceError, "'resnext'"),
+        ({"overrides": {"lr": 5.0}}, SpaceError, "5"),
+        ({"overrides": {"speed": 5.0}}, SpaceError, "'speed'"),
+        ({"data": "nothing"}, DataError, "'nothing'"),
+        ({"data": "nothing.npz"}, DataError, "nothing.npz"),
+        ({"split": SplitSpec(val=0.001)}, DataError, "0.001"),
+    ],
+)
+def test_what_is_wrong_is_found_before_anything_is_written(
+    tmp_path: Path, change: dict[str, Any], error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        search(dataclasses.replace(SMALL, **change), runs=tmp_path / "runs", device="cpu")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_trial_that_fails_is_told_as_failed_and_the_search_goes_on(tmp_path: Path) -> None:
+    spec = StudySpec(
+        families=("mlp",),
+        trials=3,
+        epochs=3,
+        overrides={
+            "optimizer": "sgd",
+            "lr": 0.5,
+            "momentum": 0.99,
+            "batch_norm": "no",
+            "layers": 4,
+            "warmup": 0.0,
+            "batch_size": 16,
+            "width": 512,
+            "dropout": 0.0,
+            "label_smoothing": 0.0,
+        },
+    )
+    record = search(spec, runs=tmp_path, device="cpu")
+    assert len(record.trials) == 3
+    assert record.count("failed") > 0
+    for trial in record.trials:
+        if trial.state == "failed":
+            assert "not finite" in trial.failure
+            assert trial.checkpoint is None
+    if record.count("failed") == 3:
+        with pytest.raises(SearchError, match="no complete trial"):
+            _ = record.best
+
+
+def test_overrides_hold_in_every_trial(tmp_path: Path) -> None:
+    spec = StudySpec(
+        families=("cnn",),
+        trials=5,
+        epochs=1,
+        overrides={"lr": Range(1e-3, 2e-3), "blocks": 1, "optimizer": ("sgd",), "channels": 16},
+    )
+    for trial in search(spec, runs=tmp_path, device="cpu").trials:
+        assert trial.config is not None
+        assert 1e-3 <= trial.config.optimizer.lr <= 2e-3
+        assert trial.config.options["blocks"] == 1
+        assert trial.config.optimizer.name == "sgd"
+
+
+def test_early_stopping_is_part_of_a_trials_configuration(tmp_path: Path) -> None:
+    spec = StudySpec(
+        families=("logistic",),
+        trials=1,
+        epochs=50,
+        early_stopping=EarlyStopping(patience=2, min_gain=0.5),
+    )
+    (trial,) = search(spec, runs=tmp_path, device="cpu").trials
+    assert trial.state == "complete"
+    assert trial.epochs < 10
+
+
+def test_a_study_that_a_crash_left_half_made_is_made_anew(
+    uninterrupted: SearchRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = optuna.Study.enqueue_trial
+
+    def crash(*args: Any, **kwargs: Any) -> None:
+        original(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(optuna.Study, "enqueue_trial", crash)
+    with pytest.raises(KeyboardInterrupt):
+        search(SMALL, runs=tmp_path, device="cpu")
+    monkeypatch.undo()
+    with pytest.raises(SearchError, match="no searches"):
+        load_search(tmp_path)
+    assert outcome(search(SMALL, runs=tmp_path, device="cpu")) == outcome(uninterrupted)
+
+
+def test_a_plan_estimates_and_writes_nothing(tmp_path: Path) -> None:
+    os.chdir(tmp_path)
+    planned = plan(SMALL, device="cpu")
+    assert [row.trials for row in planned.estimates] == [6, 6]
+    for row in planned.estimates:
+        assert row.epoch_seconds > 0
+        assert row.seconds == pytest.approx(row.epoch_seconds * SMALL.epochs * row.trials)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_searches_of_one_folder_are_kept_apart(uninterrupted: SearchRecord, tmp_path: Path) -> None:
+    small = dataclasses.replace(SMALL, trials=2, epochs=1)
+    search(dataclasses.replace(small, name="first"), runs=tmp_path, device="cpu")
+    search(dataclasses.replace(small, name="second"), runs=tmp_path, device="cpu")
+    assert load_search(tmp_path).name == "second"
+    assert load_search(tmp_path, "first").name == "first"
+    search(dataclasses.replace(small, name="first"), runs=tmp_path, device="cpu")
+    assert load_search(tmp_path).name == "first"
+    with pytest.raises(SearchError, match=r"no search 'third'.*first, second"):
+        load_search(tmp_path, "third")
