@@ -177,7 +177,7 @@ class LiveView:
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress()
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8)
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=8)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -196,7 +196,8 @@ class LiveView:
         """Takes note; the view redraws itself a few times a second."""
         self._progress.take(event)
 
-    def _render(self) -> RenderableType:
+    def render(self) -> RenderableType:
+        """The view as it is now."""
         progress = self._progress
         if progress.started is None:
             return Text("reading data and measuring one epoch of each family ...", style="dim")

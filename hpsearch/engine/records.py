@@ -120,11 +120,11 @@ class SearchRecord:
         """
         ranked = self.ranked()
         if not ranked:
-            states = [trial.state for trial in self.trials]
+            states = [trial.state for trial in self.trials if trial.state != "waiting"]
             counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
             raise SearchError(
                 f"search {self.name!r} has no complete trial yet ({counts or 'no trials'}); "
-                "continue it with the command that started it"
+                "go on with the command that started it, or give it more --trials"
             )
         return ranked[0]
 

@@ -1,0 +1,342 @@
+"""The command line as a user meets it: real commands on real folders."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+
+from hpsearch import StudySpec, load_search
+from hpsearch.cli.main import app, main
+from hpsearch.engine.storage import DATABASE
+
+Run = Callable[[str], tuple[int, str, str]]
+SMALL = "--family logistic --family mlp --trials 4 --epochs 2"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(command: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main(shlex.split(command))
+        output = capsys.readouterr()
+        return int(caught.value.code or 0), output.out, output.err
+
+    return run
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_the_main_job_from_search_to_export(run: Run, tmp_path: Path) -> None:
+    code, out, err = run(f"search {SMALL}")
+    assert (code, err) == (0, "")
+    assert "360 test images sealed" in out
+    assert re.search(r"one epoch .*: logistic .* ms, mlp .* ms", out)
+    assert re.search(r"4 trials to do: about .* without pruning", out)
+    assert len(re.findall(r"^\[\d/4\] ", out, flags=re.MULTILINE)) == 4
+    assert "hpsearch export digits" in out
+    assert "was opened never" in out
+
+    code, out, err = run(f"search {SMALL}")
+    assert (code, err) == (0, "")
+    assert "4 finished trials" in out
+    assert "--trials" in out
+    assert "[" not in out.split("search digits: families")[0]
+
+    code, out, _ = run(f"search {SMALL.replace('--trials 4', '--trials 6')}")
+    assert code == 0
+    assert len(re.findall(r"^\[\d/6\] ", out, flags=re.MULTILINE)) == 2
+
+    code, out, _ = run("export")
+    assert code == 0
+    paths = [Path(line.split()[-1]) for line in out.splitlines() if "exports" in line]
+    assert [path.name for path in paths] == [
+        "model.pt",
+        "confusion_matrix.png",
+        "confusion_matrix.csv",
+        "metrics.json",
+        "learning_curves.png",
+        "learning_curves.csv",
+    ]
+    assert all(path.is_file() and path.parent == Path("exports/digits") for path in paths)
+    accuracy = json.loads(paths[3].read_text())["test"]["accuracy"]
+    assert f"{accuracy:.2%}".replace("%", " %") in out
+
+    code, out, err = run("export")
+    assert code == 2
+    assert "--force" in err
+    assert run("export --force")[0] == 0
+    assert run("export digits --trial logistic-0 -o other")[0] == 0
+    assert Path("other/model.pt").is_file()
+
+    code, out, _ = run("report")
+    assert code == 0
+    assert "opened 3 times" in out
+    code, out, _ = run("report digits --json --best 2")
+    document = json.loads(out)
+    assert document["trials"] == {"asked": 6, "finished": 6}
+    assert len(document["best_trials"]) == 2
+    assert len(document["test_openings"]) == 3
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one finished search, which the tests below do not change."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.raises(SystemExit):
+        main([*shlex.split(f"search {SMALL} --runs"), str(folder)])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        ("search --family resnext", ["'resnext'", "cnn, logistic, mlp"]),
+        ("search --data nothing", ["'nothing'", "digits", "FILE.npz"]),
+        ("search --data nothing.npz", ["nothing.npz", "does not exist"]),
+        ("search --set lr=5", ["lr", "5", "0.0001 to 0.5"]),
+        ("search --set lr=1e-9..1e-2", ["lr", "1e-09..0.01"]),
+        ("search --set speed=5", ["'speed'", "batch_size"]),
+        ("search --set optimizer=lion", ["'lion'", "adamw, sgd"]),
+        ("search --set lr", ["'lr'", "NAME=VALUE"]),
+        ("search --trials 0", ["trials", "0"]),
+        ("search --epochs -3", ["epochs", "-3"]),
+        ("search --name ../up", ["'../up'", "--name"]),
+        ("search --precision fp7", ["precision", "'fp7'"]),
+        ("search --device tpu", ["'tpu'", "cuda:N"]),
+        ("search --device cuda:99", ["'cuda:99'", "cpu"]),
+        ("search nothing.py", ["nothing.py", "studies/"]),
+        ("search raises.py", ["raises.py, line 2", "ZeroDivisionError"]),
+        ("search --runs in_the_way/runs", ["in_the_way", "cannot be written", "--runs"]),
+        ("report", ["no searches in runs", "hpsearch search"]),
+        ("report --runs RUNS nothing", ["'nothing'", "digits"]),
+        ("export --runs RUNS nothing", ["'nothing'", "digits"]),
+        ("export --runs RUNS --trial mlp-99", ["'mlp-99'"]),
+        ("export --runs RUNS -o in_the_way", ["in_the_way", "exists already"]),
+        ("export --runs RUNS -o in_the_way/out", ["in_the_way", "cannot be written"]),
+        ("dashboard", ["no searches in runs"]),
+        (f"search {SMALL} --runs RUNS --epochs 3", ["epochs (2 then, 3 now)", "--name digits-2"]),
+        (f"search {SMALL} --runs RUNS --split-seed 3", ["split", "--name digits-2"]),
+        (f"search {SMALL} --runs RUNS --set lr=1e-3", ["space of logistic", "--name digits-2"]),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(
+    run: Run, runs: Path, tmp_path: Path, command: str, parts: list[str]
+) -> None:
+    (tmp_path / "raises.py").write_text("x = 0\ny = 1 / x\n")
+    (tmp_path / "in_the_way").write_text("a file")
+    before, record = files(tmp_path), load_search(runs)
+    code, out, err = run(command.replace("RUNS", str(runs)))
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part in err
+    assert files(tmp_path) == before
+    assert load_search(runs) == record
+
+
+def test_a_search_without_a_finished_trial_cannot_be_exported(run: Run) -> None:
+    code, _, _ = run(
+        "search --family mlp --trials 1 --epochs 2 --set optimizer=sgd --set lr=0.5 "
+        "--set momentum=0.99 --set batch_norm=no --set layers=4 --set batch_size=16 --set width=512"
+    )
+    assert code == 0
+    code, _, err = run("export")
+    assert code == 2
+    assert "no complete trial yet (1 failed)" in err
+    assert not Path("exports").exists()
+    code, out, _ = run("report")
+    assert code == 0
+    assert "mlp-0 failed: the loss is not finite" in out
+
+
+def test_a_dry_run_estimates_and_writes_nothing(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run(f"search {SMALL} --dry-run")
+    assert code == 0
+    assert re.search(r"one epoch .*: logistic .* ms, mlp .* ms", out)
+    assert "4 trials to do" in out
+    assert files(tmp_path) == []
+
+
+def test_options_change_what_a_study_file_says(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(
+        "from hpsearch import StudySpec\n"
+        "study = StudySpec(name='mine', families=('logistic',), trials=9, epochs=1, keep=2,\n"
+        "                  overrides={'batch_size': 64, 'optimizer': 'sgd'})\n"
+    )
+    code, _, _ = run("search study.py --trials 2 --seed 7 --split-seed 3 --set batch_size=128")
+    assert code == 0
+    record = load_search("runs", "mine")
+    assert (record.spec["seed"], record.spec["split"]["seed"], record.spec["keep"]) == (7, 3, 2)
+    assert len(record.trials) == 2
+    for trial in record.trials:
+        assert trial.config is not None
+        assert trial.config.batch_size == 128
+        assert trial.config.optimizer.name == "sgd"
+
+
+def test_a_users_own_images_from_a_file(run: Run, tmp_path: Path) -> None:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 60)
+    images = rng.integers(0, 100, (120, 12, 16, 3), dtype=np.uint8)
+    images[labels == 1, :, :, 0] += 120  # the second class is redder
+    np.savez(tmp_path / "red.npz", images=images, labels=labels, classes=["=plain", "red <b>"])
+    assert run("search --data red.npz --family cnn --trials 1 --epochs 3")[0] == 0
+    code, out, _ = run("export")
+    assert code == 0
+    assert "search red" in out
+    with Path("exports/red/confusion_matrix.csv").open() as file:
+        assert file.readline() == ",predicted =plain,predicted red <b>\n"
+    assert json.loads(Path("exports/red/metrics.json").read_text())["test"]["accuracy"] > 0.9
+
+
+def test_help_of_every_command_and_option() -> None:
+    group = typer.main.get_command(app)
+    assert set(group.commands) == {"search", "dashboard", "export", "report"}  # type: ignore[attr-defined]
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert command.help, name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_defaults_live_in_the_specification_alone() -> None:
+    """The command's options default to None, so that a study file or the default is asked."""
+    search = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
+    defaults = {p.name: p.default for p in search.params}
+    for name in ("trials", "epochs", "seed", "keep", "data", "name", "precision"):
+        assert hasattr(StudySpec(), name)
+        assert defaults[name] is None
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    arguments = shlex.split("search --family logistic --trials 40 --epochs 30 --name stopped")
+    command = [sys.executable, "-c", "from hpsearch.cli.main import main; main()", *arguments]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("[2/40]"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == ""
+    assert "To go on: hpsearch search --family logistic --trials 40 --epochs 30" in out
+    record = load_search(tmp_path / "runs", "stopped")
+    assert 2 <= record.count("complete") + record.count("pruned") < 40
+
+
+def test_the_live_view_on_a_terminal(tmp_path: Path) -> None:
+    """A real pseudo-terminal: what it draws has the counts, the running and the best trial."""
+    pty = pytest.importorskip("pty", reason="no pseudo-terminals on this system")
+    parent, child = pty.openpty()
+    arguments = shlex.split(f"search {SMALL.replace('--epochs 2', '--epochs 40')}")
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from hpsearch.cli.main import main; main()", *arguments],
+        cwd=tmp_path,
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"},
+    )
+    os.close(child)
+    chunks = []
+    while True:
+        try:
+            chunk = os.read(parent, 65536)
+        except OSError:  # Linux tells the end like this
+            break
+        if not chunk:
+            break
+        chunks.append(chunk)
+    assert process.wait(timeout=60) == 0
+    screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(chunks).decode())
+    assert "4/4 trials" in screen
+    assert re.search(r"running\s+(mlp|logistic)-\d\s+epoch \d+/40\s+validation \d", screen)
+    assert re.search(r"best\s+(mlp|logistic)-\d\s+validation \d\d\.\d\d %", screen)
+    assert re.search(r"about .* left", screen)
+    assert "optimizer adamw" in screen
+
+
+CHROMIUM = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--virtual-time-budget=10000",
+)
+
+
+def test_the_dashboard_serves_the_studies_on_this_machine_only(runs: Path, tmp_path: Path) -> None:
+    """Asked over HTTP, and in a real browser where one is installed."""
+    command = [sys.executable, "-c", "from hpsearch.cli.main import main; main()", "dashboard"]
+    process = subprocess.Popen(
+        [*command, "--runs", str(runs), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
+        watchdog.cancel()
+        assert found
+        with urllib.request.urlopen(f"{found[0]}api/studies", timeout=30) as answer:
+            studies = json.load(answer)["study_summaries"]
+        assert sorted(s["study_name"] for s in studies) == ["digits/logistic", "digits/mlp"]
+        browser = shutil.which("chromium") or shutil.which("google-chrome")
+        if browser is not None:
+            page = subprocess.run(
+                [browser, *CHROMIUM, f"--user-data-dir={tmp_path}", "--dump-dom", found[0]],
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            assert "digits/logistic" in page.stdout
+            assert "digits/mlp" in page.stdout
+        taken = subprocess.run(
+            [*command, "--runs", str(runs), "--port", found[1]], capture_output=True, text=True
+        )
+        assert taken.returncode == 2
+        assert f"port {found[1]}" in taken.stderr
+    finally:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "stopped" in out
+    assert "Traceback" not in err
+
+
+def test_a_damaged_database_is_an_error_of_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / DATABASE).write_bytes(os.urandom(5000))
+    for command in ("search", "report", "export", "dashboard"):
+        code, _, err = run(command)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert DATABASE in err
