@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hpsearch.errors import CheckpointError
+from hpsearch.training.history import read_history, write_history
+from hpsearch.training.trainer import EpochResult
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+RESULTS = st.builds(
+    EpochResult,
+    epoch=st.integers(0, 10**6),
+    is_best=st.booleans(),
+    **{
+        field.name: NUMBERS
+        for field in dataclasses.fields(EpochResult)
+        if field.name not in ("epoch", "is_best")
+    },
+)
+
+
+def results(n: int) -> tuple[EpochResult, ...]:
+    return tuple(
+        EpochResult(
+            epoch=epoch,
+            train_loss=2.3 / (epoch + 1),
+            train_accuracy=0.1 * epoch,
+            val_loss=2.4 / (epoch + 1),
+            val_accuracy=1 / 3,
+            lr=1e-3,
+            dropout=0.25,
+            seconds=0.123456789,
+            images_per_second=14567.123456789,
+            is_best=epoch in (0, n - 1),
+        )
+        for epoch in range(n)
+    )
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(RESULTS, max_size=5))
+def test_numbers_keep_all_their_digits(tmp_path: Path, history: list[EpochResult]) -> None:
+    write_history(tmp_path / "history.csv", history)
+    read = read_history(tmp_path / "history.csv")
+    assert repr(read) == repr(tuple(history))  # tells 0.0 from -0.0
+
+
+@pytest.mark.parametrize("value", [5e-324, sys.float_info.max, 0.1 + 0.2, 1e22, -0.0, 1e-7])
+def test_extreme_numbers(tmp_path: Path, value: float) -> None:
+    history = (dataclasses.replace(results(1)[0], train_loss=value, lr=value),)
+    write_history(tmp_path / "history.csv", history)
+    assert repr(read_history(tmp_path / "history.csv")) == repr(history)
+
+
+def test_it_is_a_table_with_a_header_and_a_row_an_epoch(tmp_path: Path) -> None:
+    write_history(tmp_path / "history.csv", results(3))
+    with (tmp_path / "history.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == [field.name for field in dataclasses.fields(EpochResult)]
+    assert [row[0] for row in rows[1:]] == ["0", "1", "2"]
+    assert [row[-1] for row in rows[1:]] == ["1", "0", "1"]
+
+
+def test_a_cut_history_is_refused_or_ends_with_a_whole_row(tmp_path: Path) -> None:
+    history = results(3)
+    path = tmp_path / "history.csv"
+    write_history(path, history)
+    whole = path.read_bytes()
+    misread, refused = [], 0
+    for length in range(1, len(whole)):
+        path.write_bytes(whole[:length])
+        try:
+            read = read_history(path)
+        except CheckpointError:
+            refused += 1
+        else:
+            if read != history[: len(read)]:
+                misread.append(whole[:length].splitlines()[-1])
+    assert not misread
+    assert refused > len(whole) / 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00\x01\x02\xff\xfe",
+        b"not a history\nat all\n",
+        b"epoch,train_loss\r\n0,0.5\r\n",
+    ],
+    ids=["empty", "binary", "text", "other columns"],
+)
+def test_what_is_no_history_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "history.csv"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        read_history(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"0.25", b"0,25"),
+        (b"0.25", b"much"),
+        (b"0.25", b""),
+        (b"\r\n1,", b"\r\n1.5,"),
+        (b",1\r\n", b",yes\r\n"),
+    ],
+    ids=["one column more", "word", "nothing", "half an epoch", "no flag"],
+)
+def test_a_changed_row_is_refused(tmp_path: Path, old: bytes, new: bytes) -> None:
+    path = tmp_path / "history.csv"
+    write_history(path, results(3))
+    whole = path.read_bytes()
+    assert old in whole
+    path.write_bytes(whole.replace(old, new, 1))
+    with pytest.raises(CheckpointError, match="history"):
+        read_history(path)
+
+
+def test_a_missing_history_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_history(tmp_path / "missing.csv")
