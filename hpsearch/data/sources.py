@@ -99,6 +99,12 @@ SOURCES: tuple[DataSource, ...] = (
 )
 
 
+def locate(spec: str) -> str:
+    """`spec` as it can be read from any folder: files by their absolute path, names as they are."""
+    path = Path(spec)
+    return str(path.resolve()) if path.exists() else spec
+
+
 def load_dataset(spec: str) -> ImageDataset:
     """Reads the data set that `spec` names (see `SOURCES`).
 

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from hpsearch.config import Precision, TrainConfig
 from hpsearch.data.resident import ResidentData
+from hpsearch.data.sources import locate
 from hpsearch.engine.events import EpochFinished, Event, TrialFinished, TrialStarted
 from hpsearch.engine.records import (
     CHECKPOINT,
@@ -161,7 +162,7 @@ def _checkpoint(
         origin={
             "search": worker.spec.name,
             "trial": name,
-            "data": worker.spec.data,
+            "data": locate(worker.spec.data),
             "data_fingerprint": worker.fingerprints["data"],
             "split_fingerprint": worker.fingerprints["split"],
         },

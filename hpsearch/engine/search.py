@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -155,18 +155,22 @@ def _next_trial(study: optuna.Study) -> optuna.Trial:
     return optuna.Trial(study, running[0]._trial_id) if running else study.ask()
 
 
-def _only_one(runs: Path, name: str) -> filelock.BaseFileLock:
+@contextlib.contextmanager
+def _only_one(runs: Path, name: str) -> Iterator[None]:
     """A lock that the system gives back when this process ends, however it ends."""
     (runs / name).mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(runs / name / ".lock")
+    lock = filelock.FileLock(runs / name / ".lock", blocking=False)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire()
     except filelock.Timeout:
         raise SearchError(
             f"search {name!r} in {runs} runs in another process; look at it with "
             "'hpsearch report', or start another one with --name"
         ) from None
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _estimates(
@@ -209,7 +213,7 @@ def _epoch_seconds(
     part = min(1.0, 8 * config.batch_size / len(data.train))
     probe = dataclasses.replace(data, train=_head(data.train, part), val=_head(data.val, part))
     model = build_model(config, shape, len(data.classes))
-    with closing(train(model, probe, config, device=device)) as epochs:
+    with contextlib.closing(train(model, probe, config, device=device)) as epochs:
         measured = [result.seconds for result in itertools.islice(epochs, 3)]
     return min(measured) / part
 

@@ -49,7 +49,8 @@ class StudySpec:
 
     def __post_init__(self) -> None:
         if not self.name:
-            object.__setattr__(self, "name", Path(self.data).stem or "search")
+            name = re.sub(r"[^A-Za-z0-9]+", "-", Path(self.data).stem).strip("-")[:100]
+            object.__setattr__(self, "name", name or "search")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
             raise SearchError(
                 f"a search's name is made of letters, digits, '.', '_' and '-', starts with a "

@@ -15,7 +15,7 @@ import optuna
 import pytest
 import torch
 
-from hpsearch import Range, SearchRecord, StudySpec, load_search, plan, search
+from hpsearch import Range, SearchRecord, StudySpec, export, load_search, plan, search
 from hpsearch.config import EarlyStopping
 from hpsearch.data.resident import ResidentData
 from hpsearch.data.sources import load_dataset
@@ -389,3 +389,14 @@ def test_searches_of_one_folder_are_kept_apart(uninterrupted: SearchRecord, tmp_
     assert load_search(tmp_path).name == "first"
     with pytest.raises(SearchError, match=r"no search 'third'.*first, second"):
         load_search(tmp_path, "third")
+
+
+@pytest.mark.gpu
+def test_a_search_on_a_gpu(tmp_path: Path) -> None:
+    spec = StudySpec(families=("logistic", "mlp", "cnn"), trials=6, epochs=4)
+    record = search(spec, runs=tmp_path, device="cuda")
+    assert record.count("complete") + record.count("pruned") == 6
+    assert record.best.config is not None
+    assert record.best.config.precision == "bf16"
+    assert export(record.best, tmp_path / "gpu", device="cuda").test_accuracy > 0.8
+    assert export(record.best, tmp_path / "cpu", device="cpu").test_accuracy > 0.8

@@ -14,6 +14,8 @@ from hpsearch.families import Range
 
 def test_the_name_is_the_datas_by_default() -> None:
     assert StudySpec(data="some/where/cats.npz").name == "cats"
+    assert StudySpec(data="my cats & dogs (2).npz").name == "my-cats-dogs-2"
+    assert StudySpec(data="...").name == "search"
     assert StudySpec(data="some/where/cats.npz", name="first").name == "first"
 
 

@@ -165,6 +165,17 @@ def test_data_that_changed_since_the_search_is_refused(tmp_path: Path) -> None:
     assert load_search(tmp_path / "runs").openings == ()
 
 
+def test_data_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = load_dataset("digits")
+    np.savez(tmp_path / "mine.npz", images=digits.images, labels=digits.labels)
+    monkeypatch.chdir(tmp_path)
+    spec = StudySpec(data="mine.npz", families=("logistic",), trials=1, epochs=1)
+    search(spec, runs="runs", device="cpu")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert export(load_search("../runs").best, "out", device="cpu").checkpoint.is_file()
+
+
 def test_scores_by_hand() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2])
     logits = torch.full((6, 3), -5.0)
