@@ -1,0 +1,464 @@
+"""Search spaces and what overrides make of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpsearch.data.dataset import ImageShape
+from hpsearch.errors import SpaceError
+from hpsearch.families import (
+    Override,
+    Parameter,
+    Range,
+    Suggester,
+    build_model,
+    check_overrides,
+    default_params,
+    explore,
+    family_names,
+    parse_override,
+    space_fingerprint,
+    space_of,
+    suggest_config,
+)
+from hpsearch.training.optimizers import optimizer_info
+
+SHAPE = ImageShape(8, 8, 1)
+FAMILIES = family_names()
+CLASSIC = ("logistic", "mlp", "cnn")  # trained from random weights, with adamw or sgd
+LR = Parameter(name="lr", kind="float", low=1e-4, high=0.5, log=True)
+LAYERS = Parameter(name="layers", kind="int", low=1, high=4)
+WIDTH = Parameter(name="width", kind="categorical", choices=(64, 128, 256))
+OPTIMIZER = Parameter(name="optimizer", kind="categorical", choices=("adamw", "sgd"))
+
+
+def space(name: str, **overrides: Override) -> dict[str, Parameter]:
+    return {row.name: row for row in space_of(name, SHAPE, overrides)}
+
+
+class TestExplore:
+    @pytest.mark.parametrize("name", CLASSIC)
+    def test_a_conditional_parameter_is_found(self, name: str) -> None:
+        assert space(name)["momentum"].high == 0.99
+        assert "momentum" in space(name, optimizer="sgd")
+        assert "momentum" not in space(name, optimizer="adamw")
+
+    def test_a_parameter_of_one_choice_or_one_end_is_found(self) -> None:
+        def suggest(trial: Any) -> None:
+            s = Suggester(trial)
+            if s.categorical("kind", ("a", "b", "c")) == "b":
+                s.float("of b", 0.0, 1.0)
+            if s.int("layers", 1, 4) == 4:
+                s.int("of many", 2, 3)
+            if s.int("heads", 1, 4) == 1:
+                s.int("of one", 2, 3)
+
+        found = {row.name: row for row in explore(suggest)}
+        assert set(found) == {"kind", "of b", "layers", "of many", "heads", "of one"}
+        assert found["kind"].choices == ("a", "b", "c")
+        assert (found["of many"].low, found["of many"].high) == (2, 3)
+
+    def test_a_parameter_of_a_parameter_is_found(self) -> None:
+        def suggest(trial: Any) -> None:
+            s = Suggester(trial)
+            if s.categorical("one", ("a", "b")) == "b" and s.categorical("two", ("a", "b")) == "b":
+                s.float("three", 0.0, 1.0)
+
+        assert [row.name for row in explore(suggest)] == ["one", "two", "three"]
+
+    def test_one_name_with_two_ranges_is_an_error(self) -> None:
+        def suggest(trial: Any) -> None:
+            s = Suggester(trial)
+            s.float("x", 0.0, 1.0 if s.categorical("kind", ("a", "b")) == "a" else 2.0)
+
+        with pytest.raises(SpaceError, match=r"'x'.*0 to 1.*0 to 2"):
+            explore(suggest)
+
+    @pytest.mark.parametrize("name", FAMILIES)
+    def test_the_learning_rates_are_those_of_the_optimizers(self, name: str) -> None:
+        rows = [optimizer_info(choice) for choice in space(name)["optimizer"].choices]  # type: ignore[arg-type]
+        lr = space(name)["lr"]
+        assert lr.log
+        assert lr.low == min(row.lr[0] for row in rows)
+        assert lr.high == max(row.lr[1] for row in rows)
+        for row in rows:
+            alone = space(name, optimizer=row.name)["lr"]
+            assert (alone.low, alone.high) == row.lr
+
+
+class TestFingerprint:
+    ROWS = (LR, LAYERS, WIDTH)
+
+    def test_it_does_not_follow_the_order_of_the_parameters(self) -> None:
+        assert space_fingerprint(self.ROWS) == space_fingerprint(self.ROWS[::-1])
+
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            (LR, LAYERS),
+            (*ROWS, OPTIMIZER),
+            (Parameter(name="lr", kind="float", low=1e-4, high=0.6, log=True), LAYERS, WIDTH),
+            (Parameter(name="lr", kind="float", low=1e-5, high=0.5, log=True), LAYERS, WIDTH),
+            (Parameter(name="lr", kind="float", low=1e-4, high=0.5), LAYERS, WIDTH),
+            (Parameter(name="eta", kind="float", low=1e-4, high=0.5, log=True), LAYERS, WIDTH),
+            (LR, Parameter(name="layers", kind="float", low=1, high=4), WIDTH),
+            (LR, LAYERS, Parameter(name="width", kind="categorical", choices=(64, 128))),
+            (LR, LAYERS, Parameter(name="width", kind="categorical", choices=("64", "128", "256"))),
+        ],
+        ids=["less", "more", "high", "low", "log", "name", "kind", "choices", "type of choices"],
+    )
+    def test_it_changes_with_the_space(self, rows: tuple[Parameter, ...]) -> None:
+        assert space_fingerprint(rows) != space_fingerprint(self.ROWS)
+
+    def test_an_override_changes_it(self) -> None:
+        plain = space_fingerprint(space_of("cnn", SHAPE))
+        assert plain == space_fingerprint(space_of("cnn", SHAPE, {}))
+        narrowed = space_of("cnn", SHAPE, {"dropout": Range(0.0, 0.5)})
+        assert plain != space_fingerprint(narrowed)
+
+
+def test_a_range_rises() -> None:
+    assert Range(1, 1).low == 1
+    for low, high in ((2, 1), (math.nan, 1), (1, math.nan)):
+        with pytest.raises(SpaceError, match="must rise") as caught:
+            Range(low, high)
+        assert repr(low) in str(caught.value)
+        assert repr(high) in str(caught.value)
+
+
+class TestNarrowing:
+    @pytest.mark.parametrize(
+        ("row", "override", "expected"),
+        [
+            (LR, 0.01, (0.01, 0.01)),
+            (LR, Range(1e-3, 1e-2), (1e-3, 1e-2)),
+            (LR, Range(1e-4, 0.5), (1e-4, 0.5)),
+            (LAYERS, 2, (2, 2)),
+            (LAYERS, 2.0, (2, 2)),
+            (LAYERS, Range(2, 3), (2, 3)),
+        ],
+    )
+    def test_a_number(
+        self, row: Parameter, override: Override, expected: tuple[float, float]
+    ) -> None:
+        narrowed = row.narrowed(override)
+        assert (narrowed.low, narrowed.high) == expected
+        assert (narrowed.name, narrowed.kind, narrowed.log) == (row.name, row.kind, row.log)
+
+    @pytest.mark.parametrize(
+        ("row", "override", "expected"),
+        [
+            (WIDTH, 64, (64,)),
+            (WIDTH, (256, 64), (64, 256)),
+            (OPTIMIZER, "sgd", ("sgd",)),
+            (OPTIMIZER, ("sgd", "adamw"), ("adamw", "sgd")),
+        ],
+    )
+    def test_a_choice(
+        self, row: Parameter, override: Override, expected: tuple[object, ...]
+    ) -> None:
+        assert row.narrowed(override).choices == expected
+
+    @pytest.mark.parametrize(
+        ("row", "override", "told"),
+        [
+            (LR, 1.0, "1.0"),
+            (LR, 0, "0"),
+            (LR, "fast", "'fast'"),
+            (LR, True, "True"),
+            (LR, math.nan, "nan"),
+            (LR, math.inf, "inf"),
+            (LR, (0.1, 0.2), "0.1, 0.2"),
+            (LR, Range(1e-3, 1.0), "0.001..1"),
+            (LR, Range(0, 10**400), ".."),
+            (LAYERS, 5, "5"),
+            (LAYERS, 2.5, "2.5"),
+            (LAYERS, Range(1.5, 3), "1.5..3"),
+            (WIDTH, 100, "100"),
+            (WIDTH, (64, 100), "64, 100"),
+            (WIDTH, Range(64, 128), "64..128"),
+            (WIDTH, "64", "'64'"),
+            (OPTIMIZER, "lion", "'lion'"),
+            (OPTIMIZER, (), "optimizer"),
+        ],
+        ids=lambda value: str(value)[:40],
+    )
+    def test_what_is_not_inside_is_refused_with_the_range_and_the_value(
+        self, row: Parameter, override: Override, told: str
+    ) -> None:
+        with pytest.raises(SpaceError) as caught:
+            row.narrowed(override)
+        message = str(caught.value)
+        assert message.startswith(f"{row.name} must be")
+        assert told in message
+        if "whole" not in message:
+            assert str(row) in message
+
+
+class TestNearest:
+    @pytest.mark.parametrize(
+        ("row", "value", "nearest"),
+        [
+            (LR, 0.01, 0.01),
+            (LR, 7.0, 0.5),
+            (LR, 1e-9, 1e-4),
+            (LAYERS, 9, 4),
+            (LAYERS, 3, 3),
+            (WIDTH, 128, 128),
+            (WIDTH, 1000, 256),
+            (WIDTH, 1, 64),
+            (WIDTH, 130, 128),
+            (OPTIMIZER, "sgd", "sgd"),
+            (OPTIMIZER, "lion", "adamw"),
+        ],
+    )
+    def test_it_is_the_value_or_what_comes_nearest(
+        self, row: Parameter, value: Any, nearest: object
+    ) -> None:
+        assert row.nearest(value) == nearest
+        assert type(row.nearest(value)) is type(nearest)
+
+    def test_the_middle_is_on_the_scale_of_the_parameter(self) -> None:
+        assert LR.middle == pytest.approx(math.sqrt(1e-4 * 0.5))
+        assert Parameter(name="x", kind="float", low=1, high=4).middle == 2.5
+        assert LAYERS.middle in (2, 3)
+        assert OPTIMIZER.middle == "adamw"
+
+
+class TestSuggester:
+    def test_without_overrides_the_trial_decides(self) -> None:
+        s = Suggester(optuna.trial.FixedTrial({"lr": 0.02, "layers": 3, "name": "b", "width": 128}))
+        assert s.float("lr", 1e-4, 0.5, log=True) == 0.02
+        assert s.int("layers", 1, 4) == 3
+        assert s.categorical("name", ("a", "b")) == "b"
+        assert s.number("width", (64, 128)) == 128
+
+    def test_overrides_fix_narrow_and_restrict_what_the_trial_is_asked_for(self) -> None:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        trial = study.ask()
+        s = Suggester(
+            trial,
+            {"lr": 0.01, "layers": Range(2, 3), "name": ("c", "a"), "width": 128, "unasked": 1},
+        )
+        assert s.float("lr", 1e-4, 0.5, log=True) == 0.01
+        assert s.int("layers", 1, 4) in (2, 3)
+        assert s.categorical("name", ("a", "b", "c")) in ("a", "c")
+        assert s.number("width", (64, 128)) == 128
+        asked = trial.distributions
+        assert (asked["lr"].low, asked["lr"].high, asked["lr"].log) == (0.01, 0.01, True)  # type: ignore[attr-defined]
+        assert (asked["layers"].low, asked["layers"].high) == (2, 3)  # type: ignore[attr-defined]
+        assert asked["name"].choices == ("a", "c")  # type: ignore[attr-defined]
+        assert asked["width"].choices == (128,)  # type: ignore[attr-defined]
+
+    def test_choices_are_told_without_asking(self) -> None:
+        trial = optuna.create_study().ask()
+        s = Suggester(trial, {"name": ("c", "a")})
+        assert s.choices("name", ("a", "b", "c")) == ("a", "c")
+        assert s.choices("other", ("a", "b")) == ("a", "b")
+        assert trial.params == {}
+
+    def test_an_override_outside_is_refused(self) -> None:
+        s = Suggester(optuna.create_study().ask(), {"lr": 7.0})
+        with pytest.raises(SpaceError, match=r"lr must be within .* but got 7\.0"):
+            s.float("lr", 1e-4, 0.5)
+
+
+class TestCheckOverrides:
+    def test_a_name_may_be_in_some_of_the_families_only(self) -> None:
+        check_overrides(("logistic", "mlp", "cnn"), SHAPE, {"layers": 2, "convs": 1, "lr": 1e-3})
+
+    def test_a_name_that_none_has_is_named_beside_all_that_there_are(self) -> None:
+        with pytest.raises(SpaceError, match="'learning_rate'") as caught:
+            check_overrides(("logistic", "mlp"), SHAPE, {"learning_rate": 1e-3})
+        for row in (*space_of("logistic", SHAPE), *space_of("mlp", SHAPE)):
+            assert row.name in str(caught.value)
+        with pytest.raises(SpaceError, match="'convs'"):
+            check_overrides(("logistic", "mlp"), SHAPE, {"convs": 1})
+
+    @pytest.mark.parametrize(
+        ("override", "told"),
+        [
+            ({"lr": 3.0}, r"lr must be within 0\.0001 to 0\.5, but got 3\.0"),
+            ({"batch_size": 50}, "batch_size must be one of 16, 32, 64, 128, but got 50"),
+            ({"optimizer": "lion"}, "optimizer must be one of adamw, sgd, but got 'lion'"),
+            ({"blocks": Range(1, 4)}, r"blocks must be within 1 to 3, but got 1\.\.4"),
+        ],
+    )
+    def test_a_value_outside_is_told_with_the_range(
+        self, override: dict[str, Override], told: str
+    ) -> None:
+        with pytest.raises(SpaceError, match=told):
+            check_overrides(("cnn",), SHAPE, override)
+
+
+def within(row: Parameter) -> st.SearchStrategy[Override]:
+    """An override that `row` allows."""
+    if row.kind == "categorical":
+        some = st.lists(st.sampled_from(row.choices), min_size=1, unique=True).map(tuple)
+        return st.sampled_from(row.choices) | some
+    numbers: st.SearchStrategy[float] = (
+        st.integers(round(row.low), round(row.high))
+        if row.kind == "int"
+        else st.floats(row.low, row.high)
+    )
+    ranges = st.tuples(numbers, numbers).map(lambda pair: Range(min(pair), max(pair)))
+    return numbers | ranges
+
+
+@st.composite
+def overridden(draw: st.DrawFn) -> tuple[str, dict[str, Override]]:
+    """A family, and overrides that fit its space where the optimizer is chosen first."""
+    name = draw(st.sampled_from(CLASSIC))
+    optimizer = draw(st.sampled_from([None, "adamw", "sgd", ("sgd",), ("sgd", "adamw")]))
+    fixed: dict[str, Override] = {} if optimizer is None else {"optimizer": optimizer}
+    rows = [row for row in space_of(name, SHAPE, fixed) if row.name != "optimizer"]
+    chosen = draw(st.lists(st.sampled_from(rows), unique_by=lambda row: row.name, max_size=5))
+    return name, {**fixed, **{row.name: draw(within(row)) for row in chosen}}
+
+
+@settings(max_examples=150)
+@given(overridden(), st.integers(0, 1000))
+def test_what_the_check_passes_holds_in_trials_and_defaults(
+    case: tuple[str, dict[str, Override]], seed: int
+) -> None:
+    name, overrides = case
+    check_overrides((name,), SHAPE, overrides)
+    rows = space(name, **overrides)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    trial = study.ask()
+    config = suggest(name, trial, overrides)
+    defaults = default_params(name, SHAPE, overrides)
+    assert defaults
+    for default in defaults:
+        fixed = optuna.trial.FixedTrial(default)
+        suggest(name, fixed, overrides)
+        assert fixed.params == default
+    for params in (trial.params, *defaults):
+        for key, value in params.items():
+            row = rows[key]
+            assert value in row.choices or row.low <= value <= row.high, f"{key}={value}: {row}"
+            assert obeys(value, overrides.get(key)), f"{key}={value}: {overrides[key]}"
+    build_model(config, SHAPE, 10)
+
+
+def suggest(name: str, trial: Any, overrides: dict[str, Override]) -> Any:
+    return suggest_config(
+        name, trial, SHAPE, epochs=5, seed=0, precision="fp32", overrides=overrides
+    )
+
+
+def obeys(value: object, override: Override | None) -> bool:
+    if override is None:
+        return True
+    if isinstance(override, Range):
+        return override.low <= value <= override.high  # type: ignore[operator]
+    return value in override if isinstance(override, tuple) else value == override
+
+
+class TestDefaultsUnderOverrides:
+    @pytest.mark.parametrize("name", FAMILIES)
+    def test_a_default_that_fits_is_kept_as_it_is(self, name: str) -> None:
+        whole = {row.name: row.choices or Range(row.low, row.high) for row in space_of(name, SHAPE)}
+        assert default_params(name, SHAPE, whole) == default_params(name, SHAPE)
+
+    def test_what_has_to_be_moved_least_comes_first(self) -> None:
+        (first, *_) = default_params("cnn", SHAPE, {"optimizer": "sgd"})
+        assert first["lr"] == 0.05
+        assert first["momentum"] == 0.9
+        (first, *_) = default_params("cnn", SHAPE, {"optimizer": "adamw"})
+        assert "momentum" not in first
+
+    def test_a_number_of_a_list_moves_to_the_nearest(self) -> None:
+        for params in default_params("mlp", SHAPE, {"batch_size": (16, 32), "width": (64, 128)}):
+            assert params["batch_size"] == 32
+            assert params["width"] == 128
+
+    @pytest.mark.parametrize("name", ["mlp", "cnn"])
+    def test_defaults_that_become_the_same_are_tried_once(self, name: str) -> None:
+        assert len(default_params(name, SHAPE)) == 2
+        fixed: dict[str, Override] = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 1e-3}
+        assert len(default_params(name, SHAPE, fixed)) == 1
+
+
+NUMBERS = st.integers(-(10**30), 10**30) | st.floats(allow_nan=False)
+WORDS = st.from_regex(r"[a-z_][a-z0-9_-]{0,20}", fullmatch=True).filter(
+    lambda text: text not in ("nan", "inf", "infinity")
+)
+
+
+class TestParseOverride:
+    @pytest.mark.parametrize(
+        ("text", "name", "override"),
+        [
+            ("lr=1e-3", "lr", 1e-3),
+            (" lr = 1e-3 ", "lr", 1e-3),
+            ("layers=2", "layers", 2),
+            ("optimizer=sgd", "optimizer", "sgd"),
+            ("lr=1e-4..1e-2", "lr", Range(1e-4, 1e-2)),
+            ("layers=2 .. 3", "layers", Range(2, 3)),
+            ("lr=.1...5", "lr", Range(0.1, 0.5)),
+            ("batch_size=16,32", "batch_size", (16, 32)),
+            ("optimizer=sgd,", "optimizer", ("sgd",)),
+            ("schedule=cosine, step", "schedule", ("cosine", "step")),
+        ],
+    )
+    def test_the_forms(self, text: str, name: str, override: Override) -> None:
+        parsed = parse_override(text)
+        assert parsed == (name, override)
+        assert type(parsed[1]) is type(override)
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "lr", "=", "lr=", "=1", " = ", "lr=1..", "lr=..1", "lr=a..b", "lr=2..1", "lr=.."],
+    )
+    def test_other_forms_are_refused(self, text: str) -> None:
+        with pytest.raises(SpaceError) as caught:
+            parse_override(text)
+        assert "\n" not in str(caught.value)
+
+    @given(WORDS, NUMBERS | WORDS)
+    def test_a_value_is_read_as_it_is_written(self, name: str, value: float | str) -> None:
+        assert parse_override(f"{name}={value}") == (name, value)
+
+    @given(WORDS, st.tuples(NUMBERS, NUMBERS).map(sorted))
+    def test_a_range_is_read_as_it_is_written(self, name: str, ends: list[float]) -> None:
+        low, high = ends
+        assert parse_override(f"{name}={low}..{high}") == (name, Range(low, high))
+
+    @given(WORDS, st.lists(NUMBERS | WORDS, min_size=2, max_size=5))
+    def test_a_list_is_read_as_it_is_written(self, name: str, values: list[float | str]) -> None:
+        text = ",".join(str(value) for value in values)
+        assert parse_override(f"{name}={text}") == (name, tuple(values))
+
+    @settings(max_examples=300)
+    @given(
+        st.text()
+        | st.text(alphabet="lr=.,-+e019_ naif", max_size=20)
+        | st.from_regex(r"(lr|layers|width)=-?[0-9.e,]{0,12}(\.\.)?-?[0-9.e]{0,6}", fullmatch=True)
+    )
+    def test_any_text_is_an_override_or_a_space_error(self, text: str) -> None:
+        try:
+            name, override = parse_override(text)
+        except SpaceError:
+            return
+        assert name == name.strip() != ""
+        # And any override fits a space or is a space error.
+        for row in (LR, LAYERS, WIDTH, OPTIMIZER):
+            try:
+                narrowed = row.narrowed(override)
+            except SpaceError:
+                continue
+            assert narrowed.choices or row.low <= narrowed.low <= narrowed.high <= row.high
+
+    @pytest.mark.parametrize("digits", [400, 5000])
+    def test_a_number_of_very_many_digits_is_refused(self, digits: int) -> None:
+        for text in (f"lr={'9' * digits}", f"lr=0..{'9' * digits}", f"layers=1..{'9' * digits}"):
+            name, override = parse_override(text)
+            with pytest.raises(SpaceError, match=f"{name} must be"):
+                check_overrides(("mlp",), SHAPE, {name: override})
