@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hpsearch.data.dataset import ImageDataset
-from hpsearch.data.sources import SOURCES, DataSource, load_dataset
+from hpsearch.data.sources import SOURCES, DataSource, load_dataset, locate
 from hpsearch.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -60,6 +60,30 @@ class TestEverySource:
         message = refusal("mnist")
         assert source.usage in message
         assert source.help in message
+
+
+def test_a_located_file_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    npz(tmp_path / "data" / "a.npz", images=GRAY, labels=LABELS)
+    monkeypatch.chdir(tmp_path)
+    located = locate("data/a.npz")
+    monkeypatch.chdir(tmp_path / "data")
+    assert len(load_dataset(located)) == 12
+    assert locate(located) == located
+
+
+@pytest.mark.parametrize("kind", ["nothing", "folder", "file"])
+def test_a_located_name_is_the_name_whatever_lies_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if kind == "folder":
+        (tmp_path / "digits").mkdir()
+    if kind == "file":
+        (tmp_path / "digits").touch()
+    assert locate("digits") == "digits"
 
 
 @pytest.mark.parametrize("spec", ["", "digit", "Digits", "images.h5", "npz"])
