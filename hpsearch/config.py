@@ -7,8 +7,10 @@ optimizers, schedules and augmentations are plain strings here; the tables that 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -29,14 +31,20 @@ def _require(condition: bool, name: str, value: object, expected: str) -> None:
 def _check_number(name: str, value: object, *, low: float, high: float = math.inf) -> None:
     bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    _require(is_number, name, value, f"a number {bounds}")
-    _require(low <= float(value) <= high, name, value, bounds)  # type: ignore[arg-type]
-    _require(math.isfinite(float(value)), name, value, "finite")  # type: ignore[arg-type]
+    # A whole number can be larger than any float: that is not finite either.
+    fits = is_number and low <= value <= high and abs(value) <= sys.float_info.max  # type: ignore[operator, arg-type]
+    _require(fits, name, value, f"a finite number {bounds}")
 
 
-def _check_int(name: str, value: object, *, low: int) -> None:
+def check_int(name: str, value: object, *, low: int) -> None:
+    """Raises `ConfigError` unless `value` is a whole number of at least `low`."""
     is_int = isinstance(value, int) and not isinstance(value, bool)
     _require(is_int and value >= low, name, value, f"a whole number of at least {low}")  # type: ignore[operator]
+
+
+def check_bool(name: str, value: object) -> None:
+    """Raises `ConfigError` unless `value` is true or false."""
+    _require(isinstance(value, bool), name, value, "true or false")
 
 
 def _check_name(name: str, value: object) -> None:
@@ -116,7 +124,8 @@ def _from_json(hint: Any, value: Any) -> Any:
         ):
             return candidate.from_dict(value)
     if float in candidates and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):  # the field's own check refuses it
+            return float(value)
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -179,7 +188,7 @@ class EarlyStopping(JsonConfig):
     min_gain: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_int("patience", self.patience, low=1)
+        check_int("patience", self.patience, low=1)
         _check_number("min_gain", self.min_gain, low=0.0, high=1.0)
 
 
@@ -215,18 +224,26 @@ class TrainConfig(JsonConfig):
 
     def __post_init__(self) -> None:
         _check_name("family", self.family)
+        for name, kind in (
+            ("optimizer", OptimizerConfig),
+            ("schedule", ScheduleConfig),
+            ("dropout", DropoutConfig),
+            ("early_stopping", EarlyStopping | None),
+        ):
+            value = getattr(self, name)
+            _require(isinstance(value, kind), name, value, f"of the type {kind!s}")
         _freeze_options(self, "options")
         _freeze_options(self, "augment")
         for name, strength in self.augment.items():
             _check_number(f"augment[{name!r}]", strength, low=0.0)
         _check_number("label_smoothing", self.label_smoothing, low=0.0, high=0.9)
-        _check_int("batch_size", self.batch_size, low=1)
-        _check_int("epochs", self.epochs, low=1)
-        _check_int("freeze_depth", self.freeze_depth, low=0)
+        check_int("batch_size", self.batch_size, low=1)
+        check_int("epochs", self.epochs, low=1)
+        check_int("freeze_depth", self.freeze_depth, low=0)
         _require(
             self.precision in typing.get_args(Precision),
             "precision",
             self.precision,
             f"one of {', '.join(typing.get_args(Precision))}",
         )
-        _check_int("seed", self.seed, low=0)
+        check_int("seed", self.seed, low=0)

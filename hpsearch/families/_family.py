@@ -38,14 +38,32 @@ class Family:
         build: (options, shape of an image, number of classes) -> an untrained model. It
             takes plain values, never a trial.
         defaults: settings known to work, tried first; each a value for every parameter that
-            the space asks for under them, and for those that it asks for only where an override
-            leads elsewhere.
+            the space asks for under them. Values for parameters that it does not ask for are
+            passed over; they serve where an override leads to these parameters.
     """
 
     summary: str
     suggest: Callable[[Suggester, ImageShape], Suggestion]
     build: Callable[[Options, ImageShape, int], StagedModel]
     defaults: tuple[Mapping[str, ParamValue], ...]
+
+
+_RECIPE: dict[str, ParamValue] = {
+    "momentum": 0.9,
+    "batch_size": 64,
+    "schedule": "cosine",
+    "warmup": 0.05,
+    "dropout": 0.2,
+    "dropout_schedule": "constant",
+    "rotate": 10.0,
+    "translate": 0.1,
+    "label_smoothing": 0.05,
+}
+RECIPES: tuple[Mapping[str, ParamValue], ...] = (
+    {**_RECIPE, "optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-2},
+    {**_RECIPE, "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4},
+)
+"""Ways to train that work for many networks; a family adds its own parameters to them."""
 
 
 def suggest_training(

@@ -68,9 +68,17 @@ class Parameter:
     def nearest(self, value: ParamValue) -> ParamValue:
         """`value` where the parameter allows it, else what comes nearest to it."""
         if self.kind == "categorical":
-            return value if value in self.choices else self.choices[0]
+            return self._nearest_choice(value)
         clipped = min(max(float(value), self.low), self.high)
         return int(clipped) if self.kind == "int" else clipped
+
+    def _nearest_choice(self, value: ParamValue) -> ParamValue:
+        if value in self.choices:
+            return value
+        numbers = [choice for choice in self.choices if isinstance(choice, int | float)]
+        if len(numbers) < len(self.choices) or isinstance(value, str):
+            return self.choices[0]
+        return min(numbers, key=lambda choice: abs(choice - value))
 
     @property
     def middle(self) -> ParamValue:
@@ -107,7 +115,7 @@ class Parameter:
 
 def _show(override: Override) -> str:
     if isinstance(override, Range):
-        return f"{override.low:g}..{override.high:g}"
+        return f"{override.low}..{override.high}"
     if isinstance(override, tuple):
         return ", ".join(str(choice) for choice in override)
     return repr(override)

@@ -7,11 +7,11 @@ import math
 
 from torch import nn
 
-from hpsearch.config import JsonConfig, Options
+from hpsearch.config import JsonConfig, Options, check_int
 from hpsearch.data.dataset import ImageShape
 from hpsearch.errors import ConfigError
-from hpsearch.families._family import Family, Suggestion, suggest_training
-from hpsearch.families._space import ParamValue, Suggester
+from hpsearch.families._family import RECIPES, Family, Suggestion, suggest_training
+from hpsearch.families._space import Suggester
 from hpsearch.training.dropout import ScheduledDropout
 from hpsearch.training.model import StagedModel
 
@@ -28,11 +28,10 @@ class CnnOptions(JsonConfig):
     hidden: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("blocks", 1), ("convs", 1), ("channels", 1), ("hidden", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"cnn: {name} must be at least {least}, but is {getattr(self, name)}"
-                )
+        check_int("cnn: blocks", self.blocks, low=1)
+        check_int("cnn: convs", self.convs, low=1)
+        check_int("cnn: channels", self.channels, low=1)
+        check_int("cnn: hidden", self.hidden, low=0)
 
 
 def most_blocks(shape: ImageShape) -> int:
@@ -93,29 +92,12 @@ def build(options: Options, shape: ImageShape, n_classes: int) -> StagedModel:
     return StagedModel(stages)
 
 
-_KNOWN_GOOD: dict[str, ParamValue] = {
-    "blocks": 2,
-    "convs": 2,
-    "channels": 32,
-    "hidden": 0,
-    "momentum": 0.9,
-    "batch_size": 64,
-    "schedule": "cosine",
-    "warmup": 0.05,
-    "dropout": 0.2,
-    "dropout_schedule": "constant",
-    "rotate": 10.0,
-    "translate": 0.1,
-    "scale": 0.1,
-    "label_smoothing": 0.05,
-}
-
 FAMILY = Family(
     summary="convolutional network: blocks of 3x3 convolutions and pooling",
     suggest=suggest,
     build=build,
-    defaults=(
-        {**_KNOWN_GOOD, "optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-2},
-        {**_KNOWN_GOOD, "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4},
+    defaults=tuple(
+        {**recipe, "blocks": 2, "convs": 2, "channels": 32, "hidden": 0, "scale": 0.1}
+        for recipe in RECIPES
     ),
 )

@@ -6,11 +6,10 @@ import dataclasses
 
 from torch import nn
 
-from hpsearch.config import JsonConfig, Options
+from hpsearch.config import JsonConfig, Options, check_bool, check_int
 from hpsearch.data.dataset import ImageShape
-from hpsearch.errors import ConfigError
-from hpsearch.families._family import Family, Suggestion, suggest_training
-from hpsearch.families._space import ParamValue, Suggester
+from hpsearch.families._family import RECIPES, Family, Suggestion, suggest_training
+from hpsearch.families._space import Suggester
 from hpsearch.training.dropout import ScheduledDropout
 from hpsearch.training.model import StagedModel
 
@@ -24,9 +23,9 @@ class MlpOptions(JsonConfig):
     batch_norm: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"mlp: {name} must be at least 1, but is {getattr(self, name)}")
+        check_int("mlp: layers", self.layers, low=1)
+        check_int("mlp: width", self.width, low=1)
+        check_bool("mlp: batch_norm", self.batch_norm)
 
 
 def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
@@ -62,27 +61,11 @@ def build(options: Options, shape: ImageShape, n_classes: int) -> StagedModel:
     return StagedModel(stages)
 
 
-_KNOWN_GOOD: dict[str, ParamValue] = {
-    "layers": 2,
-    "width": 256,
-    "batch_norm": "yes",
-    "momentum": 0.9,
-    "batch_size": 64,
-    "schedule": "cosine",
-    "warmup": 0.05,
-    "dropout": 0.2,
-    "dropout_schedule": "constant",
-    "rotate": 10.0,
-    "translate": 0.1,
-    "label_smoothing": 0.05,
-}
-
 FAMILY = Family(
     summary="fully connected network on the pixels",
     suggest=suggest,
     build=build,
-    defaults=(
-        {**_KNOWN_GOOD, "optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-2},
-        {**_KNOWN_GOOD, "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4},
+    defaults=tuple(
+        {**recipe, "layers": 2, "width": 256, "batch_norm": "yes"} for recipe in RECIPES
     ),
 )
