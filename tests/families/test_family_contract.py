@@ -199,6 +199,18 @@ class TestEveryFamily:
         assert model(torch.zeros(2, shape.channels, shape.height, shape.width)).shape == (2, 3)
 
 
+@pytest.mark.parametrize("seed", [2**63, 2**64 - 1, 2**64, 10**30])
+def test_a_seed_is_used_or_refused(seed: int) -> None:
+    try:
+        config = TrainConfig(family="logistic", seed=seed)
+    except ConfigError as error:
+        message = str(error)
+    else:
+        assert parameter_counts(build_model(config, SHAPES[0], 10))[0] == 650
+        return
+    assert f"{seed}" in message
+
+
 def test_logistic_regression_has_a_weight_a_pixel_and_class() -> None:
     config = TrainConfig(family="logistic")
     assert parameter_counts(build_model(config, ImageShape(64, 64, 3), 10)) == (122_890, 122_890)
