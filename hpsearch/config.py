@@ -247,3 +247,4 @@ class TrainConfig(JsonConfig):
             f"one of {', '.join(typing.get_args(Precision))}",
         )
         check_int("seed", self.seed, low=0)
+        _require(self.seed < 2**64, "seed", self.seed, "below 2**64")

@@ -44,7 +44,7 @@ def search_accuracy(split: SplitSpec, runs: Path) -> tuple[float, str, int]:
     spec = StudySpec(name=f"digits-split-{split.seed}", split=split)
     record = search(spec, runs=runs)
     folder = runs / spec.name / "export"
-    if not record.openings:
+    if not (folder / "metrics.json").is_file():
         export(record.best, folder)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     openings = load_search(runs, spec.name).openings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from types import TracebackType
 from typing import Protocol, Self
@@ -22,7 +23,7 @@ from hpsearch.engine.events import (
     TrialFinished,
     TrialStarted,
 )
-from hpsearch.engine.records import TrialRecord
+from hpsearch.engine.records import FINISHED, SearchRecord
 
 
 class View(Protocol):
@@ -47,7 +48,9 @@ def make_view(console: Console) -> View:
 
 
 def estimate_lines(estimates: tuple[FamilyEstimate, ...]) -> list[str]:
-    """One epoch's time by family, and the whole search's."""
+    """One epoch's time by family, and the whole search's; nothing where all is done."""
+    if not any(row.trials for row in estimates):
+        return []
     each = ", ".join(
         f"{row.family} {duration(row.epoch_seconds)}"
         if row.epoch_seconds >= 1
@@ -68,7 +71,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.started: SearchStarted | None = None
-        self.trials: dict[str, TrialRecord] = {}
+        self.record: SearchRecord | None = None
         self.running: TrialStarted | None = None
         self.epochs: list[EpochFinished] = []
         self._begun = time.monotonic()
@@ -79,40 +82,23 @@ class Progress:
         """Takes an event into account."""
         match event:
             case SearchStarted():
-                self.started = event
-                finished = ("complete", "pruned", "failed")
-                self.trials = {t.name: t for t in event.record.trials if t.state in finished}
+                self.started, self.record = event, event.record
             case TrialStarted():
                 self.running, self.epochs = event, []
                 self._trial_begun = time.monotonic()
             case EpochFinished():
                 self.epochs.append(event)
-            case TrialFinished():
+            case TrialFinished(trial=trial) if self.record is not None:
                 self.running = None
-                self.trials[event.trial.name] = event.trial
+                others = (t for t in self.record.trials if t.name != trial.name)
+                self.record = dataclasses.replace(self.record, trials=(*others, trial))
                 took = time.monotonic() - self._trial_begun
-                self._seconds.setdefault(event.trial.family, []).append(took)
-
-    @property
-    def total(self) -> int:
-        """How many trials the search is to have."""
-        return int(self.started.record.spec["trials"]) if self.started else 0
+                self._seconds.setdefault(trial.family, []).append(took)
 
     @property
     def elapsed(self) -> float:
         """Seconds since this view was made."""
         return time.monotonic() - self._begun
-
-    def count(self, state: str, family: str | None = None) -> int:
-        """How many trials ended in a state."""
-        return sum(t.state == state and family in (None, t.family) for t in self.trials.values())
-
-    def best(self, family: str | None = None) -> TrialRecord | None:
-        """The best complete trial so far."""
-        complete = [
-            t for t in self.trials.values() if t.state == "complete" and family in (None, t.family)
-        ]
-        return max(complete, key=lambda t: t.key, default=None)
 
     def seconds_left(self) -> float:
         """From the mean of each family's trials here, or its estimate before the first one."""
@@ -153,13 +139,13 @@ class PlainView:
         match event:
             case SearchStarted():
                 self._line(headline(event))
-                if any(row.trials for row in event.estimates):
-                    for line in estimate_lines(event.estimates):
-                        self._line(line)
-            case TrialFinished(trial=trial):
-                best = progress.best()
+                for line in estimate_lines(event.estimates):
+                    self._line(line)
+            case TrialFinished(trial=trial) if progress.record is not None:
+                record = progress.record
+                best = next(iter(record.ranked()), None)
                 parts = [
-                    f"[{len(progress.trials)}/{progress.total}] {trial.name} {trial.state}",
+                    f"[{record.finished}/{record.spec['trials']}] {trial.name} {trial.state}",
                     f"validation {accuracy(trial.val_accuracy)}",
                     f"{trial.epochs} epochs in {duration(trial.seconds)}",
                     trial.failure,
@@ -195,61 +181,61 @@ class LiveView:
     def watch(self, event: Event) -> None:
         """Takes note; the view redraws itself a few times a second."""
         self._progress.take(event)
+        lines: list[str] = []
+        match event:
+            case SearchStarted():
+                lines = estimate_lines(event.estimates)
+            case TrialFinished(trial=trial) if trial.failure:
+                lines = [f"{trial.name} failed: {trial.failure}"]
+        for line in lines:  # above the view, where they stay
+            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def render(self) -> RenderableType:
         """The view as it is now."""
-        progress = self._progress
-        if progress.started is None:
+        started, record = self._progress.started, self._progress.record
+        if started is None or record is None:
             return Text("reading data and measuring one epoch of each family ...", style="dim")
-        head = headline(progress.started)
         body = Group(
-            self._totals(),
-            Text(),
-            self._families(progress.started),
-            Text(),
-            self._trials(),
+            self._totals(record), Text(), self._families(record), Text(), self._trials(record)
         )
-        return Panel(body, title=Text(head, style="bold"), title_align="left", padding=(0, 1))
+        head = Text(headline(started), style="bold")
+        return Panel(body, title=head, title_align="left", padding=(0, 1))
 
-    def _totals(self) -> RenderableType:
-        progress = self._progress
-        done = len(progress.trials)
+    def _totals(self, record: SearchRecord) -> RenderableType:
+        progress, total = self._progress, record.spec["trials"]
+        left = f", about {duration(progress.seconds_left())} left" if progress.running else ""
         counts = Text.assemble(
-            (f"{done}/{progress.total} trials  ", "bold"),
-            (f"{progress.count('complete')} complete  ", "green"),
-            (f"{progress.count('pruned')} pruned  ", "yellow"),
-            (f"{progress.count('failed')} failed  ", "red" if progress.count("failed") else "dim"),
+            (f"{record.finished}/{total} trials  ", "bold"),
+            (f"{record.count('complete')} complete  ", "green"),
+            (f"{record.count('pruned')} pruned  ", "yellow"),
+            (f"{record.count('failed')} failed  ", "red" if record.count("failed") else "dim"),
             (f"{1 if progress.running else 0} running  ", "cyan"),
-            (f"{duration(progress.elapsed)} elapsed", "dim"),
-            (
-                f", about {duration(progress.seconds_left())} left" if progress.running else "",
-                "dim",
-            ),
+            (f"{duration(progress.elapsed)} elapsed{left}", "dim"),
         )
-        return Group(counts, ProgressBar(total=max(1, progress.total), completed=done))
+        return Group(counts, ProgressBar(total=max(1, total), completed=record.finished))
 
-    def _families(self, started: SearchStarted) -> Table:
+    def _families(self, record: SearchRecord) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
         for name in ("family", "complete", "pruned", "failed", "best validation", "trial"):
             table.add_column(name, justify="left" if name in ("family", "trial") else "right")
-        for family in started.record.families:
-            best = self._progress.best(family)
-            overall = self._progress.best()
+        overall = next(iter(record.ranked()), None)
+        for family in record.families:
+            best = next(iter(record.ranked(family)), None)
             table.add_row(
                 family,
-                *(str(self._progress.count(s, family)) for s in ("complete", "pruned", "failed")),
+                *(str(record.count(state, family)) for state in FINISHED),
                 accuracy(best.val_accuracy if best else None),
                 best.name if best else "",
                 style="bold green" if best and best is overall else "",
             )
         return table
 
-    def _trials(self) -> Table:
+    def _trials(self, record: SearchRecord) -> Table:
         """The running trial and the best one, their parameters wrapped beside their names."""
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column()
-        running, best = self._progress.running, self._progress.best()
+        running, best = self._progress.running, next(iter(record.ranked()), None)
         if running is not None:
             line = Text.assemble((running.name, "bold cyan"), self._epoch_line(running))
             table.add_row("running", line)

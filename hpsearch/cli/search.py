@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hpsearch.engine.records import SearchRecord
     from hpsearch.engine.search import SearchPlan
     from hpsearch.engine.spec import StudySpec
+    from hpsearch.families import Override
 
 INTERRUPTED = 130
 
@@ -88,7 +89,7 @@ def search_cli(
     )
     console = Console()
     if dry_run:
-        _print_plan(console, plan(spec, device=device))
+        _print_plan(console, plan(spec, runs=runs, device=device))
         return
     from hpsearch.cli.live import make_view
 
@@ -99,17 +100,18 @@ def search_cli(
         command = shlex.join(["hpsearch", *sys.argv[1:]])
         _say(console, f"stopped; finished trials are stored. To go on: {command}")
         raise typer.Exit(INTERRUPTED) from None
-    _print_end(console, record, spec.trials)
+    _print_end(console, record)
+    if record.finished and not record.ranked():
+        raise typer.Exit(1)
 
 
 def _spec(study: Path | None, **options: Any) -> StudySpec:
     """The study file's specification, or the default one, with the given options on top."""
     from hpsearch.engine.spec import StudySpec, load_study
-    from hpsearch.families import parse_override
 
     spec = load_study(study) if study is not None else StudySpec()
     split_seed = options.pop("split_seed")
-    overrides = dict(parse_override(text) for text in options.pop("overrides"))
+    overrides = _overrides(options.pop("overrides"))
     changes = {name: value for name, value in options.items() if value is not None}
     if "data" in changes and "name" not in changes:
         changes["name"] = ""  # the name follows the data
@@ -118,6 +120,18 @@ def _spec(study: Path | None, **options: Any) -> StudySpec:
     if overrides:
         changes["overrides"] = {**spec.overrides, **overrides}
     return dataclasses.replace(spec, **changes)
+
+
+def _overrides(texts: list[str]) -> dict[str, Override]:
+    from hpsearch.errors import SpaceError
+    from hpsearch.families import parse_override
+
+    overrides: dict[str, Override] = {}
+    for name, override in map(parse_override, texts):
+        if name in overrides:
+            raise SpaceError(f"--set {name} is given twice; give it once, as LOW..HIGH or A,B")
+        overrides[name] = override
+    return overrides
 
 
 def _say(console: Console, text: str) -> None:
@@ -138,18 +152,19 @@ def _print_plan(console: Console, planned: SearchPlan) -> None:
     _say(console, "nothing was written (--dry-run)")
 
 
-def _print_end(console: Console, record: SearchRecord, trials: int) -> None:
+def _print_end(console: Console, record: SearchRecord) -> None:
     from hpsearch.cli.report import print_report
     from hpsearch.results.report import report_document
 
-    document = report_document(record, best=1)
-    print_report(console, document)
-    finished = document["trials"]["finished"]
+    print_report(console, report_document(record, best=1))
     runs = "" if record.runs == RUNS else f" --runs {shlex.quote(str(record.runs))}"
     _say(
         console,
-        f"search {record.name} has {finished} finished trials ({trials} asked for). To add some: "
-        f"the same command with --trials {finished + 30}",
+        f"search {record.name} has {record.finished} finished trials ({record.spec['trials']} "
+        f"asked for). To add some: the same command with --trials {record.finished + 30}",
     )
+    if not record.ranked():
+        _say(console, "no trial is complete, so there is nothing to export")
+        return
     _say(console, f"to export the best: hpsearch export {record.name}{runs}")
     _say(console, f"to look at all:     hpsearch dashboard{runs}")

@@ -192,4 +192,7 @@ def _resample(images: Tensor, matrix: Tensor) -> Tensor:
     to_pixels = torch.tensor([width / shorter, height / shorter, 1.0], device=images.device)
     theta = matrix * to_pixels.view(1, 1, 3) / to_pixels.view(1, 3, 1)
     grid = F.affine_grid(theta[:, :2], list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid.to(images.dtype), mode="bilinear", align_corners=False)
+    sampled = F.grid_sample(images, grid.to(images.dtype), mode="bilinear", align_corners=False)
+    if images.is_contiguous(memory_format=torch.channels_last):  # which grid_sample does not keep
+        sampled = sampled.contiguous(memory_format=torch.channels_last)
+    return sampled

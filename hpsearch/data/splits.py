@@ -35,8 +35,10 @@ class SplitSpec(JsonConfig):
                 raise DataError(f"split: {name} must be between 0 and 1, but is {fraction!r}")
         if self.val + self.test >= 1.0:
             raise DataError(f"split: val {self.val} and test {self.test} leave nothing to train on")
-        if self.seed < 0:
-            raise DataError(f"split: seed must be at least 0, but is {self.seed}")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise DataError(
+                f"split: seed must be a whole number from 0 to {2**32 - 1}, but is {self.seed!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,12 +95,19 @@ def make_split(dataset: ImageDataset, spec: SplitSpec) -> Split:
             f"{len(dataset.classes)} classes into a validation part of {spec.val} and a test "
             f"part of {spec.test}; add images or raise these fractions"
         )
-    rest, test = train_test_split(
-        rows, test_size=n_test, stratify=dataset.labels, random_state=spec.seed
-    )
-    train, val = train_test_split(
-        rest, test_size=n_val, stratify=dataset.labels[rest], random_state=spec.seed
-    )
+    try:
+        rest, test = train_test_split(
+            rows, test_size=n_test, stratify=dataset.labels, random_state=spec.seed
+        )
+        train, val = train_test_split(
+            rest, test_size=n_val, stratify=dataset.labels[rest], random_state=spec.seed
+        )
+    except ValueError:  # too few of a class are left for the second split
+        raise DataError(
+            f"{dataset.name}: class {dataset.classes[rarest]!r} has only {counts[rarest]} images, "
+            f"too few for a validation part of {spec.val} and a test part of {spec.test}; add "
+            "images of it or change the split's fractions or seed"
+        ) from None
     split = Split(np.sort(train), np.sort(val), np.sort(test))
     for name, part in (("train", split.train), ("val", split.val), ("test", split.test)):
         absent = np.flatnonzero(np.bincount(dataset.labels[part], minlength=len(counts)) == 0)

@@ -14,12 +14,12 @@ from optuna.trial import TrialState
 
 from hpsearch.config import Precision, TrainConfig
 from hpsearch.data.resident import ResidentData
-from hpsearch.data.sources import locate
 from hpsearch.engine.events import EpochFinished, Event, TrialFinished, TrialStarted
 from hpsearch.engine.records import (
     CHECKPOINT,
     HISTORY,
     TrialRecord,
+    rank,
     trial_folder,
     trial_record,
 )
@@ -162,7 +162,6 @@ def _checkpoint(
         origin={
             "search": worker.spec.name,
             "trial": name,
-            "data": locate(worker.spec.data),
             "data_fingerprint": worker.fingerprints["data"],
             "split_fingerprint": worker.fingerprints["split"],
         },
@@ -190,12 +189,7 @@ def drop_checkpoints(worker: Worker, study: optuna.Study, family: str) -> None:
         for trial in study.get_trials(deepcopy=False)
         if trial.state.is_finished()
     ]
-    complete = sorted(
-        (record for record in records if record.state == "complete"),
-        key=lambda record: record.key,
-        reverse=True,
-    )
-    kept = {record.number for record in complete[: worker.spec.keep]}
+    kept = {record.number for record in rank(records)[: worker.spec.keep]}
     for record in records:
         if record.number not in kept and record.checkpoint is not None:
             record.checkpoint.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hpsearch.training.trainer import selection_key
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
 SPLIT = "split.npz"
+FINISHED = ("complete", "pruned", "failed")
 _OPENING = "test_opening:"
 
 
@@ -87,24 +88,21 @@ class SearchRecord:
     """A search with all its trials.
 
     Attributes:
+        families: in the order of the study.
         spec: what was asked for (`StudySpec.to_dict`), as of the last start.
-        data: name, shape, classes and split counts.
+        data: name, source, shape, classes and split counts.
         fingerprints: of data, split and each family's space.
         openings: looks at the test split so far, oldest first.
     """
 
     runs: Path
     name: str
+    families: tuple[str, ...]
     spec: Mapping[str, Any]
     data: Mapping[str, Any]
     fingerprints: Mapping[str, str]
     trials: tuple[TrialRecord, ...]
     openings: tuple[TestOpening, ...]
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        """The families, in the order of the study."""
-        return tuple(self.spec["families"])
 
     @property
     def folder(self) -> Path:
@@ -130,12 +128,12 @@ class SearchRecord:
 
     def ranked(self, family: str | None = None) -> list[TrialRecord]:
         """Complete trials, the best first; of one family only where one is given."""
-        complete = [
-            trial
-            for trial in self.trials
-            if trial.state == "complete" and family in (None, trial.family)
-        ]
-        return sorted(complete, key=lambda trial: trial.key, reverse=True)
+        return rank(trial for trial in self.trials if family in (None, trial.family))
+
+    @property
+    def finished(self) -> int:
+        """How many trials ended, one way or another."""
+        return sum(trial.state in FINISHED for trial in self.trials)
 
     def count(self, state: str, family: str | None = None) -> int:
         """How many trials are in a state; of one family only where one is given."""
@@ -163,6 +161,12 @@ _STATES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
+
+
+def rank(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The complete ones of `trials`, the best first."""
+    complete = (trial for trial in trials if trial.state == "complete")
+    return sorted(complete, key=lambda trial: trial.key, reverse=True)
 
 
 def study_name(search: str, family: str) -> str:
@@ -199,48 +203,44 @@ def trial_record(runs: Path, search: str, family: str, trial: FrozenTrial) -> Tr
     )
 
 
-def search_names(storage: BaseStorage) -> list[str]:
-    """The searches of a storage, the one that was started last first."""
-    last: dict[str, str] = {}
-    for summary in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
-        attrs = summary.user_attrs
-        if attrs.get("ready"):
-            name = attrs["search"]
-            last[name] = max(last.get(name, ""), attrs["last_started"])
-    return sorted(last, key=lambda name: last[name], reverse=True)
+def search_attrs(storage: BaseStorage) -> dict[str, dict[str, Any]]:
+    """The attributes that the studies of each search share, the search started last first.
+
+    A search exists as soon as one of its studies is marked ready: the marks are set when all
+    of it has been made.
+    """
+    summaries = optuna.get_all_study_summaries(storage=storage, include_best_trial=False)
+    ready = [s.user_attrs for s in summaries if s.user_attrs.get("ready")]
+    ready.sort(key=lambda attrs: attrs["last_started"])
+    return dict(reversed({attrs["search"]: attrs for attrs in ready}.items()))
 
 
 def read_search(storage: BaseStorage, runs: Path, name: str) -> SearchRecord:
     """Reads the search called `name`, which must exist."""
+    attrs = search_attrs(storage)[name]
+    known = {study.study_name for study in optuna.get_all_study_summaries(storage=storage)}
     studies = {
-        summary.user_attrs["family"]: optuna.load_study(
-            study_name=summary.study_name, storage=storage
-        )
-        for summary in optuna.get_all_study_summaries(storage=storage, include_best_trial=False)
-        if summary.user_attrs.get("ready") and summary.user_attrs["search"] == name
+        family: optuna.load_study(study_name=study_name(name, family), storage=storage)
+        for family in attrs["spec"]["families"]
+        if study_name(name, family) in known  # one can be deleted in the dashboard
     }
-    attrs = {family: study.user_attrs for family, study in studies.items()}
-    first = next(iter(attrs.values()))
     openings = [
         TestOpening(**value)
-        for family_attrs in attrs.values()
-        for key, value in family_attrs.items()
+        for study in studies.values()
+        for key, value in study.user_attrs.items()
         if key.startswith(_OPENING)
     ]
     return SearchRecord(
         runs=runs,
         name=name,
-        spec=first["spec"],
-        data=first["data"],
-        fingerprints={
-            key: value
-            for family_attrs in attrs.values()
-            for key, value in family_attrs["fingerprints"].items()
-        },
+        families=tuple(studies),
+        spec=attrs["spec"],
+        data=attrs["data"],
+        fingerprints=attrs["fingerprints"],
         trials=tuple(
             trial_record(runs, name, family, trial)
-            for family in first["spec"]["families"]
-            for trial in studies[family].get_trials(deepcopy=False)
+            for family, study in studies.items()
+            for trial in study.get_trials(deepcopy=False)
         ),
         openings=tuple(sorted(openings, key=lambda opening: opening.when)),
     )
@@ -254,7 +254,7 @@ def load_search(runs: str | Path = "runs", name: str | None = None) -> SearchRec
     """
     runs = Path(runs)
     storage = open_storage(runs)
-    names = search_names(storage)
+    names = list(search_attrs(storage))
     if not names:
         raise SearchError(f"no searches in {runs} yet; run 'hpsearch search' first")
     if name is not None and name not in names:
@@ -280,9 +280,15 @@ def require_checkpoint(trial: TrialRecord) -> Path:
     Raises:
         CheckpointError: it was not kept.
     """
-    if trial.checkpoint is None:
+    if trial.checkpoint is not None:
+        return trial.checkpoint
+    if trial.state == "complete":
         raise CheckpointError(
-            f"the checkpoint of trial {trial.name} of search {trial.search!r} was not kept: only "
-            "the best complete trials of each family keep theirs; raise --keep in the next search"
+            f"there is no checkpoint in {trial.folder}: of trial {trial.name} of search "
+            f"{trial.search!r} it was not kept (--keep tells of how many of each family it is), or "
+            "it was deleted"
         )
-    return trial.checkpoint
+    raise CheckpointError(
+        f"trial {trial.name} of search {trial.search!r} is {trial.state}, and only complete trials "
+        "have a checkpoint"
+    )

@@ -5,31 +5,36 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
 import optuna
 import torch
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from optuna.trial import FixedTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.config import Precision
 from hpsearch.data.resident import ResidentData, ResidentImages
 from hpsearch.engine.events import Event, FamilyEstimate, SearchStarted
 from hpsearch.engine.objective import Worker, run_trial
-from hpsearch.engine.records import SPLIT, SearchRecord, read_search
+from hpsearch.engine.records import FINISHED, SearchRecord, read_search
 from hpsearch.engine.setup import (
-    check_same_search,
-    existing_attrs,
-    open_studies,
+    create_studies,
+    find_existing,
+    load_studies,
     peek,
     prepare_data,
     resolve_precision,
 )
 from hpsearch.engine.spec import StudySpec
-from hpsearch.engine.storage import create_storage
-from hpsearch.errors import SearchError
-from hpsearch.families import build_model, default_params, get_family, suggest_config
+from hpsearch.engine.storage import create_storage, open_storage
+from hpsearch.errors import NonFiniteLossError, SearchError
+from hpsearch.families import build_model, default_params, suggest_config
 from hpsearch.training.device import resolve_device
 from hpsearch.training.trainer import train
 
@@ -39,31 +44,32 @@ class SearchPlan:
     """What a search would do, and how long it would take; nothing is written for it."""
 
     spec: StudySpec
-    data: dict[str, object]
     device: str
     precision: str
     estimates: tuple[FamilyEstimate, ...]
 
 
-def plan(spec: StudySpec, *, device: str = "auto") -> SearchPlan:
-    """Checks a specification and estimates its time from scratch, without starting it.
+def plan(
+    spec: StudySpec | None = None, *, runs: str | Path = "runs", device: str = "auto"
+) -> SearchPlan:
+    """Checks a specification and estimates the time of what is left to do, without starting it.
 
     Raises:
         HpsearchError: as `search`.
     """
+    spec, runs = spec or StudySpec(), Path(runs)
     target = resolve_device(device)
-    for family in spec.families:
-        get_family(family)
-    data = prepare_data(spec, None)
-    precision = resolve_precision(spec, None, target)
-    resident = data.resident(target)
-    return SearchPlan(
-        spec=spec,
-        data=dict(data.summary),
-        device=str(target),
-        precision=precision,
-        estimates=_estimates(spec, spec.shares(), resident, target, precision),
-    )
+    existing = peek(runs, spec.name)
+    data = prepare_data(spec, existing, runs)
+    _check_writable(runs)
+    precision = resolve_precision(spec, existing, target)
+    left = spec.shares()
+    if existing is not None:
+        record = read_search(open_storage(runs), runs, spec.name)
+        done = [trial.family for trial in record.trials if trial.state in FINISHED]
+        left = {family: max(0, share - done.count(family)) for family, share in left.items()}
+    estimates = _estimates(spec, left, data.resident(target), target, precision)
+    return SearchPlan(spec=spec, device=str(target), precision=precision, estimates=estimates)
 
 
 def search(
@@ -76,7 +82,8 @@ def search(
     """Runs a search, or goes on with it: the same call again finishes what was interrupted.
 
     On one CPU, the same specification gives the same trials with the same results, bit for
-    bit, however often it was interrupted.
+    bit, however often it was interrupted. (The number of torch's threads changes the last bits;
+    a search keeps the number that it was started with.)
 
     Args:
         spec: what to search; the default study where None.
@@ -92,53 +99,94 @@ def search(
         HpsearchError: the specification, the data, the runs folder or an override is not
             right; the search was made with other settings; or it runs in another process.
     """
-    spec = spec or StudySpec()
-    runs = Path(runs)
-    watch = watch or (lambda _: None)
+    spec, runs = spec or StudySpec(), Path(runs)
     target = resolve_device(device)
-    for family in spec.families:
-        get_family(family)
-    before = peek(runs, spec.name)
-    data = prepare_data(spec, None if before is None else runs / spec.name / SPLIT)
-    storage = create_storage(runs)
-    with _only_one(runs, spec.name):
-        attrs = existing_attrs(storage, spec.name)
-        if (attrs is None) != (before is None):
-            raise SearchError(
-                f"search {spec.name!r} was made by another process a moment ago; "
-                "the same command again will go on with it"
-            )
-        if attrs is not None:
-            check_same_search(spec, data, attrs, storage, runs)
-        precision = resolve_precision(spec, attrs, target)
-        studies = open_studies(
-            spec, data, storage, runs=runs, precision=precision, exists=attrs is not None
-        )
-        worker = Worker(
-            spec=spec,
-            runs=runs,
-            data=data.resident(target),
-            fingerprints=data.fingerprints,
-            device=target,
-            precision=precision,
-            watch=watch,
-        )
-        left = {family: _left(studies[family], share) for family, share in spec.shares().items()}
-        estimates = _estimates(spec, left, worker.data, target, precision)
-        watch(
-            SearchStarted(
-                record=read_search(storage, runs, spec.name),
-                device=str(target),
+    existing = peek(runs, spec.name)
+    data = prepare_data(spec, existing, runs)
+    with _storage_errors(runs):
+        storage = create_storage(runs)
+        with _only_one(runs, spec.name):
+            if (find_existing(storage, spec.name) is None) != (existing is None):
+                raise SearchError(
+                    f"search {spec.name!r} was made by another process a moment ago; "
+                    "the same command again will go on with it"
+                )
+            precision = resolve_precision(spec, existing, target)
+            if existing is None:
+                threads = torch.get_num_threads()
+                studies = create_studies(
+                    spec, data, storage, runs=runs, precision=precision, threads=threads
+                )
+            else:
+                threads = existing.attrs["threads"]
+                studies = load_studies(spec, data, storage, runs=runs)
+            worker = Worker(
+                spec=spec,
+                runs=runs,
+                data=data.resident(target),
+                fingerprints=data.fingerprints,
+                device=target,
                 precision=precision,
-                estimates=estimates,
-                resumed=attrs is not None,
+                watch=watch or (lambda _: None),
             )
+            with _torch_threads(threads):
+                _run(worker, studies, storage, resumed=existing is not None)
+            return read_search(storage, runs, spec.name)
+
+
+def _run(
+    worker: Worker, studies: dict[str, optuna.Study], storage: RDBStorage, *, resumed: bool
+) -> None:
+    """Runs trials of the families in turn until each has its share."""
+    spec = worker.spec
+    shares = spec.shares()
+    left = {family: _left(studies[family], share) for family, share in shares.items()}
+    estimates = _estimates(spec, left, worker.data, worker.device, worker.precision)
+    worker.watch(
+        SearchStarted(
+            record=read_search(storage, worker.runs, spec.name),
+            device=str(worker.device),
+            precision=worker.precision,
+            estimates=estimates,
+            resumed=resumed,
         )
-        while any(left.values()):
-            for family in (name for name in spec.families if left[name]):
-                run_trial(worker, studies[family], family, _next_trial(studies[family]))
-                left[family] = _left(studies[family], spec.shares()[family])
-        return read_search(storage, runs, spec.name)
+    )
+    while any(left.values()):
+        for family in (name for name in spec.families if left[name]):
+            run_trial(worker, studies[family], family, _next_trial(studies[family]))
+            left[family] = _left(studies[family], shares[family])
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _storage_errors(runs: Path) -> Iterator[None]:
+    """A full disk or missing rights, in words."""
+    try:
+        yield
+    except (OSError, StorageInternalError, SQLAlchemyError) as error:
+        cause = error.__cause__ or error
+        reason = getattr(cause, "strerror", None) or str(getattr(cause, "orig", cause))
+        raise SearchError(
+            f"the runs folder {runs} cannot be written ({reason.splitlines()[0]}); what was "
+            "finished is stored: mend it, and the same command goes on"
+        ) from error
+
+
+def _check_writable(runs: Path) -> None:
+    nearest = next(path for path in (runs.resolve(), *runs.resolve().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise SearchError(
+            f"the runs folder {runs} cannot be written (see {nearest}); choose another with --runs"
+        )
 
 
 def _left(study: optuna.Study, share: int) -> int:
@@ -197,8 +245,8 @@ def _estimates(
 def _epoch_seconds(
     spec: StudySpec, family: str, data: ResidentData, device: torch.device, precision: Precision
 ) -> float:
-    """Trains the family's default on a part of the data for three epochs; the first, in which
-    libraries warm up, does not count.
+    """Trains the family's default on a part of the data for three epochs and takes the fastest:
+    libraries warm up in the first one, and other programs disturb now and then.
     """
     shape = data.preprocessing.shape
     config = suggest_config(
@@ -206,16 +254,20 @@ def _epoch_seconds(
         FixedTrial(default_params(family, shape, spec.overrides)[0]),
         shape,
         epochs=spec.epochs,
-        seed=spec.seed,
+        seed=0,
         precision=precision,
         overrides=spec.overrides,
     )
     part = min(1.0, 8 * config.batch_size / len(data.train))
     probe = dataclasses.replace(data, train=_head(data.train, part), val=_head(data.val, part))
-    model = build_model(config, shape, len(data.classes))
-    with contextlib.closing(train(model, probe, config, device=device)) as epochs:
-        measured = [result.seconds for result in itertools.islice(epochs, 3)]
-    return min(measured) / part
+    measured: list[float] = []
+    start = time.perf_counter()
+    # A default that diverges or does not fit is no reason not to search: its trial will say so.
+    with contextlib.suppress(NonFiniteLossError, torch.OutOfMemoryError):
+        model = build_model(config, shape, len(data.classes))
+        with contextlib.closing(train(model, probe, config, device=device)) as epochs:
+            measured += [result.seconds for result in itertools.islice(epochs, 3)]
+    return min(measured or [time.perf_counter() - start]) / part
 
 
 def _head(images: ResidentImages, part: float) -> ResidentImages:

@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from hpsearch.config import Precision
 from hpsearch.data.dataset import ImageDataset, ImageShape
 from hpsearch.data.resident import ResidentData
-from hpsearch.data.sources import load_dataset
+from hpsearch.data.sources import load_dataset, locate
 from hpsearch.data.splits import (
     DevelopmentData,
     Split,
@@ -26,12 +26,18 @@ from hpsearch.data.splits import (
     make_split,
     save_split,
 )
-from hpsearch.engine.records import SPLIT, search_names, study_name
+from hpsearch.engine.records import SPLIT, search_attrs, study_name
 from hpsearch.engine.samplers import make_pruner, make_sampler
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.storage import DATABASE, open_storage
 from hpsearch.errors import SearchError
-from hpsearch.families import check_overrides, default_params, space_fingerprint, space_of
+from hpsearch.families import (
+    check_overrides,
+    default_params,
+    get_family,
+    space_fingerprint,
+    space_of,
+)
 from hpsearch.training.device import default_precision
 
 
@@ -54,28 +60,58 @@ class PreparedData:
         return ResidentData.of(self.development, device)
 
 
-def prepare_data(spec: StudySpec, stored_split: Path | None) -> PreparedData:
-    """Reads the data, splits it, and checks the specification against it; writes nothing.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Existing:
+    """A search that exists already: what its studies have in common, and all searches' names."""
 
-    Args:
-        stored_split: of a search that exists: used again, so that the split stays the same
-            under a later version of the library that made it.
+    attrs: Mapping[str, Any]
+    names: tuple[str, ...]
+
+
+def find_existing(storage: RDBStorage, name: str) -> Existing | None:
+    """The search called `name`, or None where there is none."""
+    searches = search_attrs(storage)
+    return Existing(attrs=searches[name], names=tuple(searches)) if name in searches else None
+
+
+def peek(runs: Path, name: str) -> Existing | None:
+    """As `find_existing`, where it is not even known whether there is a storage."""
+    return find_existing(open_storage(runs), name) if (runs / DATABASE).is_file() else None
+
+
+def prepare_data(spec: StudySpec, existing: Existing | None, runs: Path) -> PreparedData:
+    """Reads the data, splits it, and checks the specification against it and against the search
+    that exists under its name; writes nothing.
+
+    The stored split of such a search is used again, so that it stays the same under a later
+    version of the library that made it.
 
     Raises:
         DataError, SpaceError: the data cannot be read or split, or an override does not fit.
+        SearchError: the search was made with other settings.
     """
+    for family in spec.families:
+        get_family(family)
     dataset = load_dataset(spec.data)
+    if existing is not None and existing.attrs["fingerprints"]["data"] != dataset.fingerprint:
+        # Before the rest is looked at: the stored split does not fit other data.
+        _check_same_search(spec, {"data": dataset.fingerprint}, existing, runs)
     check_overrides(spec.families, dataset.shape, spec.overrides)
-    if stored_split is not None and stored_split.is_file():
-        split = load_split(stored_split)
+    stored = runs / spec.name / SPLIT
+    if existing is not None and stored.is_file():
+        split = load_split(stored)
     else:
         split = make_split(dataset, spec.split)
+    fingerprints = _fingerprints(spec, dataset, split)
+    if existing is not None:
+        _check_same_search(spec, fingerprints, existing, runs)
     return PreparedData(
         development=development_data(dataset, split),
         split=split,
-        fingerprints=_fingerprints(spec, dataset, split),
+        fingerprints=fingerprints,
         summary={
             "name": dataset.name,
+            "source": locate(spec.data),
             "shape": dataclasses.asdict(dataset.shape),
             "classes": list(dataset.classes),
             "counts": split.counts,
@@ -91,45 +127,25 @@ def _fingerprints(spec: StudySpec, dataset: ImageDataset, split: Split) -> dict[
     return {"data": dataset.fingerprint, "split": split.fingerprint, **spaces}
 
 
-def peek(runs: Path, name: str) -> dict[str, Any] | None:
-    """As `existing_attrs`, where it is not even known whether there is a storage."""
-    if not (runs / DATABASE).is_file():
-        return None
-    return existing_attrs(open_storage(runs), name)
-
-
-def existing_attrs(storage: RDBStorage, name: str) -> dict[str, Any] | None:
-    """The attributes that all studies of a search share, or None where it does not exist."""
-    for summary in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
-        if summary.user_attrs.get("ready") and summary.user_attrs["search"] == name:
-            return dict(summary.user_attrs)
-    return None
-
-
-def check_same_search(
-    spec: StudySpec, data: PreparedData, attrs: Mapping[str, Any], storage: RDBStorage, runs: Path
+def _check_same_search(
+    spec: StudySpec, fingerprints: Mapping[str, str], existing: Existing, runs: Path
 ) -> None:
-    """Refuses to go on with a search that was made otherwise.
-
-    Raises:
-        SearchError: names every difference and suggests another name.
-    """
-    stored, asked = attrs["spec"], spec.to_dict()
+    stored, asked = existing.attrs["spec"], spec.to_dict()
     differences = [
         f"{field} ({_brief(stored[field])} then, {_brief(asked[field])} now)"
         for field in ("families", "epochs", "split", "seed", "early_stopping")
         if stored[field] != asked[field]
     ]
-    if spec.precision not in ("auto", attrs["precision"]):
-        differences.append(f"precision ({attrs['precision']} then, {spec.precision} now)")
-    for key, now in data.fingerprints.items():
-        then = attrs["fingerprints"].get(key)
-        # A split or space that follows from a difference named already is not named again.
+    if spec.precision not in ("auto", existing.attrs["precision"]):
+        differences.append(f"precision ({existing.attrs['precision']} then, {spec.precision} now)")
+    for key, now in fingerprints.items():
+        then = existing.attrs["fingerprints"].get(key)
+        # A split that follows from a difference named already is not named again.
         if then is not None and then != now and not (key == "split" and differences):
             differences.append(f"{key} (fingerprint {then[:8]} then, {now[:8]} now)")
     if differences:
-        names = search_names(storage)
-        free = next(n for k in range(2, len(names) + 3) if (n := f"{spec.name}-{k}") not in names)
+        numbers = range(2, len(existing.names) + 3)
+        free = next(n for k in numbers if (n := f"{spec.name}-{k}") not in existing.names)
         raise SearchError(
             f"search {spec.name!r} in {runs} was made with other settings: "
             f"{'; '.join(differences)}; start another search with --name {free}"
@@ -145,75 +161,100 @@ def _brief(value: Any) -> str:
 
 
 def resolve_precision(
-    spec: StudySpec, attrs: Mapping[str, Any] | None, device: torch.device
+    spec: StudySpec, existing: Existing | None, device: torch.device
 ) -> Precision:
     """The stored precision of a search that exists, else the asked one or the device's default."""
-    if attrs is not None:
-        stored: Precision = attrs["precision"]
+    if existing is not None:
+        stored: Precision = existing.attrs["precision"]
         return stored
     return default_precision(device) if spec.precision == "auto" else spec.precision
 
 
-def open_studies(
+def create_studies(
     spec: StudySpec,
     data: PreparedData,
     storage: RDBStorage,
     *,
     runs: Path,
     precision: Precision,
-    exists: bool,
+    threads: int,
 ) -> dict[str, optuna.Study]:
-    """The study of each family, with its sampler and pruner; made first where `exists` is false.
+    """Makes the study of each family, with the known-good settings waiting to be tried first.
 
-    A study is marked ready as the last step of making it; one that a crash left without the
-    mark holds nothing yet and is made anew.
+    They are marked ready as the last step; what a crash left without the mark holds no trial
+    yet and is made anew.
     """
-    if not exists:
-        _delete_unfinished(storage, spec)
-        (runs / spec.name).mkdir(parents=True, exist_ok=True)
-        save_split(runs / spec.name / SPLIT, data.split)
-    studies = {}
-    for family, share in spec.shares().items():
-        name = study_name(spec.name, family)
-        policy: dict[str, Any] = {
-            "sampler": make_sampler(seed=spec.seed, family=family, share=share),
-            "pruner": make_pruner(epochs=spec.epochs, share=share),
-        }
-        if exists:
-            studies[family] = optuna.load_study(study_name=name, storage=storage, **policy)
-        else:
-            studies[family] = optuna.create_study(
-                study_name=name, storage=storage, direction="maximize", **policy
-            )
-    if not exists:
-        for family, study in studies.items():
-            attrs = {
-                "search": spec.name,
-                "family": family,
-                "data": dict(data.summary),
-                "fingerprints": dict(data.fingerprints),
-                "precision": precision,
-            }
-            for key, value in attrs.items():
-                study.set_user_attr(key, value)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                study.set_metric_names(["validation accuracy"])
-            for params in default_params(family, data.shape, spec.overrides):
-                study.enqueue_trial(params)
-    for study in studies.values():
-        study.set_user_attr("spec", spec.to_dict())
-        study.set_user_attr(
-            "last_started", datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    for summary in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
+        if summary.study_name in (study_name(spec.name, family) for family in spec.families):
+            optuna.delete_study(study_name=summary.study_name, storage=storage)
+    save_split(runs / spec.name / SPLIT, data.split)
+    studies = {
+        family: optuna.create_study(
+            study_name=study_name(spec.name, family),
+            storage=storage,
+            direction="maximize",
+            **_policy(spec, family, share),
         )
-    if not exists:
-        for study in reversed(studies.values()):
-            study.set_user_attr("ready", True)
+        for family, share in spec.shares().items()
+    }
+    for family, study in studies.items():
+        attrs = {
+            "search": spec.name,
+            "family": family,
+            "data": dict(data.summary),
+            "fingerprints": dict(data.fingerprints),
+            "precision": precision,
+            "threads": threads,
+        }
+        for key, value in attrs.items():
+            study.set_user_attr(key, value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(["validation accuracy"])
+        for params in default_params(family, data.shape, spec.overrides):
+            study.enqueue_trial(params)
+    _mark_start(spec, studies)
+    for study in studies.values():
+        study.set_user_attr("ready", True)
     return studies
 
 
-def _delete_unfinished(storage: RDBStorage, spec: StudySpec) -> None:
-    known = {s.study_name for s in optuna.get_all_study_summaries(storage=storage)}
-    for family in spec.families:
-        if study_name(spec.name, family) in known:
-            optuna.delete_study(study_name=study_name(spec.name, family), storage=storage)
+def load_studies(
+    spec: StudySpec, data: PreparedData, storage: RDBStorage, *, runs: Path
+) -> dict[str, optuna.Study]:
+    """The studies of a search that exists.
+
+    Raises:
+        SearchError: one of them was deleted.
+    """
+    studies = {}
+    for family, share in spec.shares().items():
+        try:
+            studies[family] = optuna.load_study(
+                study_name=study_name(spec.name, family),
+                storage=storage,
+                **_policy(spec, family, share),
+            )
+        except KeyError:
+            raise SearchError(
+                f"the study {study_name(spec.name, family)!r} was deleted from {runs}, so the "
+                "search cannot go on; start another one with --name"
+            ) from None
+    if not (runs / spec.name / SPLIT).is_file():
+        save_split(runs / spec.name / SPLIT, data.split)
+    _mark_start(spec, studies)
+    return studies
+
+
+def _policy(spec: StudySpec, family: str, share: int) -> dict[str, Any]:
+    return {
+        "sampler": make_sampler(seed=spec.seed, family=family, share=share),
+        "pruner": make_pruner(epochs=spec.epochs, share=share),
+    }
+
+
+def _mark_start(spec: StudySpec, studies: Mapping[str, optuna.Study]) -> None:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    for study in studies.values():
+        study.set_user_attr("spec", spec.to_dict())
+        study.set_user_attr("last_started", now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import runpy
 import traceback
@@ -48,6 +49,21 @@ class StudySpec:
     keep: int = 3
 
     def __post_init__(self) -> None:
+        if isinstance(self.data, os.PathLike):
+            object.__setattr__(self, "data", os.fspath(self.data))
+        for field, kind in (
+            ("data", str),
+            ("name", str),
+            ("families", tuple),
+            ("split", SplitSpec),
+            ("overrides", Mapping),
+            ("early_stopping", EarlyStopping | None),
+        ):
+            if not isinstance(getattr(self, field), kind):
+                raise SearchError(
+                    f"{field} must be of the type {getattr(kind, '__name__', kind)}, but is "
+                    f"{getattr(self, field)!r}"
+                )
         if not self.name:
             name = re.sub(r"[^A-Za-z0-9]+", "-", Path(self.data).stem).strip("-")[:100]
             object.__setattr__(self, "name", name or "search")
@@ -56,10 +72,16 @@ class StudySpec:
                 f"a search's name is made of letters, digits, '.', '_' and '-', starts with a "
                 f"letter or digit and has at most 100 of them, but got {self.name!r}; use --name"
             )
+        if self.name.startswith("hpsearch.db"):
+            raise SearchError(
+                f"{self.name!r} is the name of the storage's own file; use another --name"
+            )
         if not self.families or len(set(self.families)) != len(self.families):
             raise SearchError(
                 f"families must be one or more different names, but got {self.families!r}"
             )
+        if isinstance(self.seed, int) and self.seed >= 2**63:
+            raise SearchError(f"seed must be below {2**63}, but is {self.seed}")
         for field, least in (("trials", 1), ("epochs", 1), ("seed", 0), ("keep", 1)):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -104,7 +126,7 @@ def load_study(path: Path) -> StudySpec:
         namespace = runpy.run_path(str(path), run_name="__hpsearch_study__")
     except HpsearchError as error:
         raise SearchError(f"study file {path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # The last frame inside of the file is the line that the user can mend.
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = frames[-1].lineno if frames else getattr(error, "lineno", None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import filelock
 from optuna.storages import RDBStorage
-from sqlalchemy import event
+from sqlalchemy import URL, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.errors import SearchError
@@ -54,9 +54,11 @@ def open_storage(runs: Path, *, write: bool = False) -> RDBStorage:
 
 def _open(runs: Path, *, write: bool) -> RDBStorage:
     path = (runs / DATABASE).resolve()
+    url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
     try:
         storage = RDBStorage(
-            f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}}
+            url.replace("{", "{{").replace("}", "}}"),  # Optuna formats it as a template
+            engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}},
         )
     except (SQLAlchemyError, RuntimeError) as error:
         reason = str(getattr(error, "orig", error)).splitlines()[0]
@@ -65,8 +67,9 @@ def _open(runs: Path, *, write: bool) -> RDBStorage:
     @event.listens_for(storage.engine, "connect")
     def _connect(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions by itself
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")  # NORMAL can lose commits at power loss
+        if write:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")  # NORMAL can lose commits at power loss
 
     @event.listens_for(storage.engine, "begin")
     def _begin(connection: Any) -> None:

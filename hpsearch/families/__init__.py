@@ -82,7 +82,8 @@ def check_overrides(
     """Checks each override against the spaces of `families`; a name may be in some of them only.
 
     Raises:
-        SpaceError: a name that none of the spaces has, or a value outside of a range.
+        SpaceError: a name that none of the spaces has, a value outside of a range, or a
+            parameter that the other overrides take away.
     """
     spaces = {name: {row.name: row for row in space_of(name, shape)} for name in families}
     for name, override in overrides.items():
@@ -94,6 +95,13 @@ def check_overrides(
             )
         for row in rows:
             row.narrowed(override)
+    asked = {row.name for name in families for row in space_of(name, shape, overrides)}
+    for name in overrides:
+        if name not in asked:
+            raise SpaceError(
+                f"parameter {name!r} does not exist under the other values that are set; "
+                "leave it out"
+            )
 
 
 def default_params(

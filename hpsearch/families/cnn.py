@@ -40,7 +40,16 @@ def most_blocks(shape: ImageShape) -> int:
 
 
 def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
-    """Depth, width and head of the network, no deeper than the images allow."""
+    """Depth, width and head of the network, no deeper than the images allow.
+
+    Raises:
+        ConfigError: the images are too small for one block.
+    """
+    if most_blocks(shape) < 1:
+        raise ConfigError(
+            f"cnn needs images of at least 2x2 pixels, but they are {shape.height}x{shape.width}; "
+            "use the families logistic or mlp"
+        )
     options = CnnOptions(
         blocks=s.int("blocks", 1, min(4, most_blocks(shape))),
         convs=s.int("convs", 1, 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -29,4 +30,7 @@ def tidy(axes: Axes) -> None:
 
 def save_png(figure: Figure, path: Path) -> None:
     """Writes the figure as a PNG of 150 dots an inch, whole or not at all."""
-    write_whole(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box; a warning would not add it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        write_whole(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,9 @@ def confusion_figure(
     axes.set_yticks(range(n), labels, fontsize=size, parse_math=False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    axes.set_title(title, fontsize=11, parse_math=False)
+    # Ten letters fit on an inch of the matrix.
+    lines = wrap(title, int(10 * (side - 0.8)))
+    axes.set_title("\n".join(lines), fontsize=11, parse_math=False)
     for row, column in zip(*np.nonzero(matrix), strict=True):
         axes.text(
             column,

@@ -53,4 +53,6 @@ def curves_figure(history: Sequence[EpochResult], *, title: str) -> Figure:
         tidy(axes)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(history) == 1:
+            axes.set_xticks(epochs)
     return figure

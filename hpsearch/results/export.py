@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,9 @@ from hpsearch.errors import CheckpointError, DataError, SearchError
 from hpsearch.figures import confusion_figure, curves_figure, save_png
 from hpsearch.files import whole_folder
 from hpsearch.results.evaluation import Scores, restore_model, run_model, score
-from hpsearch.training.checkpoint import Checkpoint, load_checkpoint
+from hpsearch.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hpsearch.training.device import resolve_device
-from hpsearch.training.history import read_history
+from hpsearch.training.history import read_history, write_history
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,29 +66,38 @@ def export(
 
     Raises:
         SearchError: `out` exists, or cannot be written.
-        CheckpointError: the trial's checkpoint was not kept, is damaged, or does not give
-            the validation accuracy that the search recorded.
+        CheckpointError: the trial's checkpoint was not kept, is damaged, is another trial's, or
+            does not give the validation accuracy that the search recorded.
         DataError: the data is not that of the search any more.
     """
     out = Path(out)
-    if out.exists() and not (replace and _is_export(out)):
+    if out.is_symlink() or (out.exists() and not (replace and _is_export(out))):
         hint = "replace it with --force" if _is_export(out) else "it is no export of ours"
         raise SearchError(f"{out} exists already ({hint}); name another folder with -o")
     target = resolve_device(device)
     checkpoint = load_checkpoint(require_checkpoint(trial))
-    dataset, split = _same_data(trial, checkpoint)
+    _check_trial(trial, checkpoint)
+    dataset, split = _same_data(trial)
     model = restore_model(checkpoint)
     validation = run_model(model, checkpoint, development_data(dataset, split).val, target)
-    _check_validation(trial, validation.accuracy)
+    _check_validation(trial, validation.accuracy, len(split.val))
     try:
         with whole_folder(out, replace=replace) as folder:
+            # All that can fail comes before the look at the test images.
+            save_checkpoint(folder / "model.pt", checkpoint)
+            history = read_history(trial.folder / HISTORY)
+            write_history(folder / "learning_curves.csv", history)
+            save_png(
+                curves_figure(history, title=f"{trial.search}, {trial.name}"),
+                folder / "learning_curves.png",
+            )
             record_opening(trial, "export")
             test = open_test_split(dataset, split)
             outputs = run_model(model, checkpoint, test, target)
             scores = score(outputs.logits, test.labels, checkpoint.classes)
             opened = len(load_search(trial.runs, trial.search).openings)
             metrics = _metrics(trial, checkpoint, scores, opened)
-            _write(folder, trial, checkpoint, scores, metrics)
+            _write_scores(folder, trial, scores, metrics, checkpoint.classes)
     except OSError as error:
         raise SearchError(f"{out} cannot be written: {error.strerror or error}") from None
     return Export(
@@ -110,29 +118,50 @@ def _is_export(folder: Path) -> bool:
     return (folder / "model.pt").is_file() and (folder / "metrics.json").is_file()
 
 
-def _same_data(trial: TrialRecord, checkpoint: Checkpoint) -> tuple[ImageDataset, Split]:
-    origin = checkpoint.origin
-    dataset = load_dataset(str(origin["data"]))
-    split = load_split(trial.runs / trial.search / SPLIT)
-    for what, now in (("data", dataset.fingerprint), ("split", split.fingerprint)):
-        then = str(origin[f"{what}_fingerprint"])
-        if now != then:
-            raise DataError(
-                f"the {what} of search {trial.search!r} is not what it was when {trial.name} was "
-                f"trained (fingerprint {then[:8]} then, {now[:8]} now): {origin['data']!r} changed"
-            )
+def _check_trial(trial: TrialRecord, checkpoint: Checkpoint) -> None:
+    """The file must be the trial's own, of the epoch that the search chose."""
+    origin, metrics = checkpoint.origin, checkpoint.metrics
+    found = (origin["search"], origin["trial"], metrics["epoch"], metrics["val_accuracy"])
+    expected = (trial.search, trial.name, trial.best_epoch, trial.val_accuracy)
+    if found != expected or checkpoint.config != trial.config:
+        raise CheckpointError(
+            f"{trial.checkpoint} is not the model that the search chose: it is of trial {found[1]} "
+            f"of search {found[0]!r}, epoch {found[2]}, validation accuracy {found[3]}; expected "
+            f"{trial.name} of {trial.search!r}, epoch {trial.best_epoch}, {trial.val_accuracy}"
+        )
+
+
+def _same_data(trial: TrialRecord) -> tuple[ImageDataset, Split]:
+    record = load_search(trial.runs, trial.search)
+    source = record.data["source"]
+    dataset = load_dataset(source)
+    then, now = record.fingerprints["data"], dataset.fingerprint
+    if now != then:
+        raise DataError(
+            f"the data of search {trial.search!r} changed since: {source} (fingerprint "
+            f"{then[:8]} then, {now[:8]} now)"
+        )
+    path = trial.runs / trial.search / SPLIT
+    split = load_split(path)
+    then, now = record.fingerprints["split"], split.fingerprint
+    if now != then:
+        raise DataError(
+            f"{path} is not the split that the search was made with (fingerprint {then[:8]} then, "
+            f"{now[:8]} now)"
+        )
     return dataset, split
 
 
-def _check_validation(trial: TrialRecord, accuracy: float) -> None:
-    """The file must do what the search saw: else it is not the model that was chosen.
+def _check_validation(trial: TrialRecord, accuracy: float, images: int) -> None:
+    """The model must do what the search saw.
 
-    Another device or library rounds differently, so a few images may change sides.
+    Another device or library rounds differently, so an image or two may change sides.
     """
-    if trial.val_accuracy is None or abs(accuracy - trial.val_accuracy) > 0.02:
+    expected = trial.val_accuracy
+    if expected is None or abs(accuracy - expected) > max(2 / images, 0.002) + 1e-9:
         raise CheckpointError(
-            f"the checkpoint of {trial.name} gets a validation accuracy of {accuracy:.4f}, but the "
-            f"search recorded {trial.val_accuracy}: it is not the model that the search chose"
+            f"the checkpoint of {trial.name} gets a validation accuracy of {accuracy:.4f} here, "
+            f"but the search recorded {expected}: the model does not do what was chosen"
         )
 
 
@@ -154,33 +183,23 @@ def _metrics(
     }
 
 
-def _write(
+def _write_scores(
     folder: Path,
     trial: TrialRecord,
-    checkpoint: Checkpoint,
     scores: Scores,
     metrics: dict[str, Any],
+    classes: tuple[str, ...],
 ) -> None:
-    shutil.copyfile(require_checkpoint(trial), folder / "model.pt")
     (folder / "metrics.json").write_text(
         json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    write_confusion_csv(folder / "confusion_matrix.csv", scores.matrix, checkpoint.classes)
+    write_confusion_csv(folder / "confusion_matrix.csv", scores.matrix, classes)
     test = scores.metrics
     title = (
         f"{trial.search}, {trial.name}: {test['accuracy']:.2%} of {test['images']} test images "
         f"(errors: {test['errors']})"
     )
-    save_png(
-        confusion_figure(scores.matrix, checkpoint.classes, title=title),
-        folder / "confusion_matrix.png",
-    )
-    history = read_history(trial.folder / HISTORY)
-    shutil.copyfile(trial.folder / HISTORY, folder / "learning_curves.csv")
-    save_png(
-        curves_figure(history, title=f"{trial.search}, {trial.name}"),
-        folder / "learning_curves.png",
-    )
+    save_png(confusion_figure(scores.matrix, classes, title=title), folder / "confusion_matrix.png")
 
 
 def write_confusion_csv(path: Path, matrix: np.ndarray, classes: tuple[str, ...]) -> None:

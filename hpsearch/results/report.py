@@ -22,7 +22,6 @@ def report_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
         family: ranked[0].key if (ranked := record.ranked(family)) else (float("-inf"),)
         for family in record.families
     }
-    finished = sum(record.count(state) for state in ("complete", "pruned", "failed"))
     return {
         "search": record.name,
         "runs": str(record.runs),
@@ -30,7 +29,7 @@ def report_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
         "split": {**record.spec["split"], "fingerprint": record.fingerprints["split"]},
         "epochs": record.spec["epochs"],
         "seed": record.spec["seed"],
-        "trials": {"asked": record.spec["trials"], "finished": finished},
+        "trials": {"asked": record.spec["trials"], "finished": record.finished},
         "leaderboard": sorted(rows, key=lambda row: keys[row["family"]], reverse=True),
         "best_trials": [_trial_row(trial) for trial in record.ranked()[:best]],
         "failures": [
@@ -52,7 +51,7 @@ def _family_row(record: SearchRecord, family: str) -> dict[str, Any]:
         "complete": record.count("complete", family),
         "pruned": record.count("pruned", family),
         "failed": record.count("failed", family),
-        "interrupted": record.count("running", family),
+        "running": record.count("running", family),
         "model_based": sum(trial.chosen_by == "model" for trial in trials),
         "seconds": sum(trial.seconds for trial in trials),
         "best": _trial_row(ranked[0]) if ranked else None,

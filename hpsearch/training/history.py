@@ -36,16 +36,22 @@ def read_history(path: Path) -> tuple[EpochResult, ...]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return tuple(
-                EpochResult(
-                    **{
-                        name: int(text) if name == "epoch" else float(text)
-                        for name, text in row.items()
-                        if name != "is_best"
-                    },  # type: ignore[arg-type]
-                    is_best=row["is_best"] == "1",
-                )
-                for row in csv.DictReader(file)
-            )
+            reader = csv.DictReader(file)
+            history = tuple(_read_row(row) for row in reader)
+        if tuple(reader.fieldnames or ()) != _FIELDS or not history:
+            raise ValueError("it lacks columns or rows")
+        return history
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: the training history cannot be read: {error}") from None
+
+
+def _read_row(row: dict[str, str]) -> EpochResult:
+    flags = {"0": False, "1": True}
+    return EpochResult(
+        **{
+            name: int(row[name]) if name == "epoch" else float(row[name])
+            for name in _FIELDS
+            if name != "is_best"
+        },  # type: ignore[arg-type]
+        is_best=flags[row["is_best"]],
+    )

@@ -17,6 +17,7 @@ from collections.abc import Generator, Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hpsearch.config import Precision, TrainConfig
 from hpsearch.data.augment import check_augmentations
@@ -28,7 +29,7 @@ from hpsearch.data.resident import (
     steps_per_epoch,
     train_batches,
 )
-from hpsearch.errors import NonFiniteLossError
+from hpsearch.errors import ConfigError, NonFiniteLossError
 from hpsearch.training.dropout import dropout_rate, set_dropout
 from hpsearch.training.model import StagedModel
 from hpsearch.training.optimizers import build_optimizer
@@ -121,6 +122,7 @@ def train(
     dropout_rate(config.dropout, 0, config.epochs)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.freeze(config.freeze_depth)
+    _check_batches(model, len(data.train), config.batch_size)
     optimizer = build_optimizer(model, config.optimizer)
     best: EpochResult | None = None
     stale = 0
@@ -129,8 +131,8 @@ def train(
         if not (math.isfinite(result.train_loss) and math.isfinite(result.val_loss)):
             raise NonFiniteLossError(
                 f"the loss is not finite in epoch {epoch} (training {result.train_loss:g}, "
-                f"validation {result.val_loss:g}): the learning rate {result.lr:.3g} may be too "
-                "high"
+                f"validation {result.val_loss:g}): the learning rate "
+                f"{config.optimizer.lr:.3g} may be too high"
             )
         yield result
         if config.early_stopping is not None:
@@ -140,6 +142,16 @@ def train(
                 return
         if result.is_best:
             best = result
+
+
+def _check_batches(model: StagedModel, images: int, batch_size: int) -> None:
+    smallest = images // steps_per_epoch(images, batch_size)
+    learns = any(isinstance(m, _BatchNorm) and m.training for m in model.train().modules())
+    if smallest < 2 and learns:
+        raise ConfigError(
+            f"batch_size {batch_size} gives batches of one image of the {images} training images, "
+            "and BatchNorm cannot learn from one; use a larger batch"
+        )
 
 
 def _train_epoch(

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
@@ -115,6 +116,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("search --set speed=5", ["'speed'", "batch_size"]),
         ("search --set optimizer=lion", ["'lion'", "adamw, sgd"]),
         ("search --set lr", ["'lr'", "NAME=VALUE"]),
+        ("search --set lr=0.01 --set lr=0.02", ["lr", "twice"]),
+        ("search --set optimizer=adamw --set momentum=0.5", ["'momentum'", "leave it out"]),
+        ("search --seed 99999999999999999999999", ["seed", "99999999999999999999999"]),
+        ("search --split-seed 5000000000", ["seed", "5000000000"]),
+        ("search --name hpsearch.db", ["'hpsearch.db'", "--name"]),
+        ("search --data tiny.npz", ["2x2", "1x1", "logistic"]),
+        ("search exits.py", ["exits.py", "SystemExit"]),
+        ("search --dry-run --runs in_the_way/runs", ["in_the_way", "cannot be written"]),
+        (f"search --dry-run {SMALL} --runs RUNS --epochs 3", ["epochs (2 then, 3 now)"]),
         ("search --trials 0", ["trials", "0"]),
         ("search --epochs -3", ["epochs", "-3"]),
         ("search --name ../up", ["'../up'", "--name"]),
@@ -140,7 +150,9 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     run: Run, runs: Path, tmp_path: Path, command: str, parts: list[str]
 ) -> None:
     (tmp_path / "raises.py").write_text("x = 0\ny = 1 / x\n")
+    (tmp_path / "exits.py").write_text("raise SystemExit\n")
     (tmp_path / "in_the_way").write_text("a file")
+    np.savez(tmp_path / "tiny.npz", images=np.zeros((60, 1, 1), np.uint8), labels=np.arange(60) % 2)
     before, record = files(tmp_path), load_search(runs)
     code, out, err = run(command.replace("RUNS", str(runs)))
     assert code == 2
@@ -154,11 +166,12 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
 
 
 def test_a_search_without_a_finished_trial_cannot_be_exported(run: Run) -> None:
-    code, _, _ = run(
+    code, out, _ = run(
         "search --family mlp --trials 1 --epochs 2 --set optimizer=sgd --set lr=0.5 "
         "--set momentum=0.99 --set batch_norm=no --set layers=4 --set batch_size=16 --set width=512"
     )
-    assert code == 0
+    assert code == 1
+    assert "nothing to export" in out
     code, _, err = run("export")
     assert code == 2
     assert "no complete trial yet (1 failed)" in err
@@ -194,8 +207,6 @@ def test_options_change_what_a_study_file_says(run: Run, tmp_path: Path) -> None
 
 
 def test_a_users_own_images_from_a_file(run: Run, tmp_path: Path) -> None:
-    import numpy as np
-
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 60)
     images = rng.integers(0, 100, (120, 12, 16, 3), dtype=np.uint8)
@@ -276,6 +287,8 @@ def test_the_live_view_on_a_terminal(tmp_path: Path) -> None:
     assert re.search(r"best\s+(mlp|logistic)-\d\s+validation \d\d\.\d\d %", screen)
     assert re.search(r"about .* left", screen)
     assert "optimizer adamw" in screen
+    assert re.search(r"one epoch .*: logistic .* ms, mlp .* ms", screen)
+    assert re.search(r"4 trials to do: about .* without pruning", screen)
 
 
 CHROMIUM = (

@@ -1,7 +1,8 @@
 """Searches on real images, small: the same whatever interrupts them, sealed, exact."""
 
+import contextlib
 import dataclasses
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -267,6 +268,118 @@ def test_other_data_under_the_same_name_is_not_resumed(tmp_path: Path) -> None:
         search(spec, runs=tmp_path / "runs", device="cpu")
 
 
+def test_fewer_images_under_the_same_name_are_other_data(tmp_path: Path) -> None:
+    digits = load_dataset("digits")
+    data = npz(tmp_path / "mine.npz", digits.images[:200], digits.labels[:200])
+    spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=1)
+    search(spec, runs=tmp_path / "runs", device="cpu")
+    npz(tmp_path / "mine.npz", digits.images[:100], digits.labels[:100])
+    with pytest.raises(SearchError, match=r"data \(fingerprint .* --name mine-2"):
+        search(spec, runs=tmp_path / "runs", device="cpu")
+
+
+def test_a_lost_split_is_stored_again(tmp_path: Path) -> None:
+    spec = StudySpec(families=("logistic",), trials=1, epochs=1)
+    first = search(spec, runs=tmp_path, device="cpu")
+    (first.folder / SPLIT).unlink()
+    search(spec, runs=tmp_path, device="cpu")
+    assert load_split(first.folder / SPLIT).fingerprint == first.fingerprints["split"]
+
+
+def test_a_study_deleted_in_the_dashboard(uninterrupted: SearchRecord, tmp_path: Path) -> None:
+    """The rest can be read and exported, but not gone on with, and is not lost."""
+    for gone, left in (("logistic", "mlp"), ("mlp", "logistic")):
+        runs = tmp_path / f"without-{gone}"
+        shutil.copytree(uninterrupted.runs, runs)
+        optuna.delete_study(study_name=f"digits/{gone}", storage=f"sqlite:///{runs / DATABASE}")
+        record = load_search(runs)
+        assert record.families == (left,)
+        assert [t.name for t in record.ranked()] == [t.name for t in uninterrupted.ranked(left)]
+        with pytest.raises(SearchError, match=f"digits/{gone}.*deleted.*--name"):
+            search(SMALL, runs=runs, device="cpu")
+        assert load_search(runs) == record
+
+
+def test_the_number_of_threads_is_kept_and_given_back(tmp_path: Path) -> None:
+    """It changes the last bits of sums, so a search goes on with the one it began with."""
+    spec = StudySpec(families=("logistic",), trials=1, epochs=1)
+    before = torch.get_num_threads()
+    seen = []
+    try:
+        torch.set_num_threads(2)
+        search(spec, runs=tmp_path, device="cpu")
+        torch.set_num_threads(1)
+        search(
+            dataclasses.replace(spec, trials=2),
+            runs=tmp_path,
+            device="cpu",
+            watch=lambda _: seen.append(torch.get_num_threads()),
+        )
+        assert set(seen) == {2}
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ["wh?at", "ru ns%41#é", "{braces}", "a&b=c;d"])
+def test_any_folder_name_serves(tmp_path: Path, name: str) -> None:
+    spec = StudySpec(families=("logistic",), trials=1, epochs=1)
+    search(spec, runs=tmp_path / name, device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name / DATABASE).is_file()
+    assert load_search(tmp_path / name).finished == 1
+
+
+def test_a_full_disk_is_told_in_one_line_and_what_was_finished_stays(tmp_path: Path) -> None:
+    """A file-size limit stands in for the full disk: both are write errors of the system."""
+    spec = "StudySpec(families=('logistic',), trials=200, epochs=5)"
+    code = (
+        "import resource, signal, sys; from hpsearch import HpsearchError, StudySpec, search\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "def watch(event):\n"
+        "    if 'TrialFinished' in str(type(event)):\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+        f"try: search({spec}, runs=sys.argv[1], device='cpu', watch=watch)\n"
+        "except HpsearchError as error: sys.exit(str(error))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    message = result.stderr.strip().splitlines()[-1]
+    assert "cannot be written" in message
+    assert "what was finished is stored" in message
+    record = load_search(tmp_path)
+    assert record.finished >= 1
+    again = search(
+        StudySpec(families=("logistic",), trials=record.finished + 1, epochs=5),
+        runs=tmp_path,
+        device="cpu",
+    )
+    assert again.finished == record.finished + 1
+
+
+def test_a_default_that_diverges_is_a_failed_trial_and_no_obstacle(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (200, 64, 64, 3), dtype=np.uint8)
+    data = npz(tmp_path / "noise.npz", images, np.arange(200) % 4)
+    overrides: dict[str, Any] = {
+        "optimizer": "sgd",
+        "lr": 0.5,
+        "momentum": 0.99,
+        "layers": 4,
+        "width": 512,
+        "batch_norm": "no",
+        "batch_size": 16,
+    }
+    spec = StudySpec(
+        data=data, families=("mlp", "logistic"), trials=4, epochs=2, overrides=overrides
+    )
+    record = search(spec, runs=tmp_path / "runs", device="cpu")
+    assert record.finished == 4
+    assert record.count("failed", "mlp") > 0
+
+
 def test_a_search_runs_in_one_process_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "digits").mkdir()
     with (
@@ -351,32 +464,60 @@ def test_early_stopping_is_part_of_a_trials_configuration(tmp_path: Path) -> Non
     assert trial.epochs < 10
 
 
-def test_a_study_that_a_crash_left_half_made_is_made_anew(
-    uninterrupted: SearchRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", range(20))
+def test_a_crash_while_a_search_is_made_is_made_good(
+    uninterrupted: SearchRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    original = optuna.Study.enqueue_trial
+    """At each write to the studies before the first trial, the marks included."""
+    left = iter(range(step))
 
-    def crash(*args: Any, **kwargs: Any) -> None:
-        original(*args, **kwargs)
-        raise KeyboardInterrupt
+    def crashing(method: str) -> Any:
+        original = getattr(optuna.Study, method)
 
-    monkeypatch.setattr(optuna.Study, "enqueue_trial", crash)
+        def crash(*args: Any, **kwargs: Any) -> None:
+            original(*args, **kwargs)
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+
+        return crash
+
+    for method in ("set_user_attr", "enqueue_trial"):
+        monkeypatch.setattr(optuna.Study, method, crashing(method))
     with pytest.raises(KeyboardInterrupt):
-        search(SMALL, runs=tmp_path, device="cpu")
+        search(SMALL, runs=tmp_path, device="cpu", watch=Interrupt(SearchStarted, 1))
     monkeypatch.undo()
-    with pytest.raises(SearchError, match="no searches"):
-        load_search(tmp_path)
-    assert outcome(search(SMALL, runs=tmp_path, device="cpu")) == outcome(uninterrupted)
+    with contextlib.suppress(SearchError):
+        assert load_search(tmp_path).families == SMALL.families
+    if step % 7:  # all moments are read again, and some are searched to the end
+        with pytest.raises(KeyboardInterrupt):
+            search(SMALL, runs=tmp_path, device="cpu", watch=Interrupt(SearchStarted, 1))
+        assert load_search(tmp_path).families == SMALL.families
+    else:
+        again = search(SMALL, runs=tmp_path, device="cpu")
+        assert outcome(again) == outcome(uninterrupted)
 
 
 def test_a_plan_estimates_and_writes_nothing(tmp_path: Path) -> None:
-    os.chdir(tmp_path)
-    planned = plan(SMALL, device="cpu")
+    planned = plan(SMALL, runs=tmp_path / "runs", device="cpu")
     assert [row.trials for row in planned.estimates] == [6, 6]
     for row in planned.estimates:
         assert row.epoch_seconds > 0
         assert row.seconds == pytest.approx(row.epoch_seconds * SMALL.epochs * row.trials)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_knows_what_is_done_and_what_would_be_refused(
+    uninterrupted: SearchRecord, tmp_path: Path
+) -> None:
+    runs = uninterrupted.runs
+    more = dataclasses.replace(SMALL, trials=15)
+    assert [row.trials for row in plan(more, runs=runs, device="cpu").estimates] == [2, 1]
+    with pytest.raises(SearchError, match="epochs"):
+        plan(dataclasses.replace(SMALL, epochs=9), runs=runs, device="cpu")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SearchError, match="cannot be written"):
+        plan(SMALL, runs=tmp_path / "file" / "runs", device="cpu")
+    assert load_search(runs) == uninterrupted
 
 
 def test_searches_of_one_folder_are_kept_apart(uninterrupted: SearchRecord, tmp_path: Path) -> None:
@@ -392,6 +533,7 @@ def test_searches_of_one_folder_are_kept_apart(uninterrupted: SearchRecord, tmp_
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_search_on_a_gpu(tmp_path: Path) -> None:
     spec = StudySpec(families=("logistic", "mlp", "cnn"), trials=6, epochs=4)
     record = search(spec, runs=tmp_path, device="cuda")

@@ -44,6 +44,13 @@ def test_shares_add_up_and_differ_by_one_at_most(trials: int, families: int) -> 
         ("seed", -1),
         ("keep", 0),
         ("precision", "fp16"),
+        ("name", "hpsearch.db"),
+        ("seed", 2**63),
+        ("data", 5),
+        ("families", "cnn"),
+        ("early_stopping", 5),
+        ("split", 0.3),
+        ("overrides", ["lr"]),
     ],
 )
 def test_bad_values_are_named(field: str, value: object) -> None:
@@ -87,6 +94,7 @@ def test_a_study_file_is_python(tmp_path: Path) -> None:
         ("from hpsearch import StudySpec\nstudy = StudySpec(trials=0)\n", ["trials", "0"]),
         ("study = 3\n", ["study = StudySpec(...)", "3"]),
         ("", ["study = StudySpec(...)", "None"]),
+        ("import sys\nsys.exit()\n", ["line 2", "SystemExit"]),
         ("from hpsearch import StudySpec\nstudy = StudySpec(trails=3)\n", ["line 2", "trails"]),
     ],
 )
@@ -98,6 +106,10 @@ def test_a_study_file_that_is_wrong_says_where(tmp_path: Path, text: str, parts:
     assert "\n" not in str(caught.value)
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_data_can_be_a_path(tmp_path: Path) -> None:
+    assert StudySpec(data=tmp_path / "cats.npz") == StudySpec(data=str(tmp_path / "cats.npz"))  # type: ignore[arg-type]
 
 
 def test_a_study_file_that_is_not_there(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Exports: whole, believable, recorded."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,12 +15,12 @@ from hpsearch import SearchRecord, StudySpec, export, load_search, search
 from hpsearch.data.resident import ResidentImages
 from hpsearch.data.sealed import open_test_split
 from hpsearch.data.sources import load_dataset
-from hpsearch.data.splits import load_split
+from hpsearch.data.splits import Split, load_split, save_split
 from hpsearch.engine.records import SPLIT
 from hpsearch.errors import CheckpointError, DataError, SearchError
 from hpsearch.results.evaluation import restore_model, score
 from hpsearch.results.report import report_document
-from hpsearch.training.checkpoint import load_checkpoint
+from hpsearch.training.checkpoint import load_checkpoint, save_checkpoint
 from hpsearch.training.trainer import evaluate
 
 
@@ -116,10 +117,20 @@ def test_a_folder_that_is_no_export_is_never_replaced(found: SearchRecord, tmp_p
 
 
 def test_an_export_that_fails_leaves_nothing(found: SearchRecord, tmp_path: Path) -> None:
-    (found.best.folder / "history.csv").unlink()
+    history = found.best.folder / "history.csv"
+    header = history.read_text().splitlines(keepends=True)[0]
+    for content in ("", header):
+        history.write_text(content)
+        with pytest.raises(CheckpointError, match=r"history\.csv"):
+            export(found.best, tmp_path / "out", device="cpu")
+    history.unlink()
     with pytest.raises(CheckpointError, match=r"history\.csv"):
         export(found.best, tmp_path / "out", device="cpu")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SearchError, match="link"):
+        export(found.best, tmp_path / "link", device="cpu")
+    assert load_search(found.runs).openings == ()
 
 
 def test_an_altered_checkpoint_is_refused_before_the_test_split_is_opened(
@@ -135,21 +146,50 @@ def test_an_altered_checkpoint_is_refused_before_the_test_split_is_opened(
     assert load_search(found.runs).openings == ()
 
 
-def test_a_checkpoint_of_another_trial_is_refused(found: SearchRecord, tmp_path: Path) -> None:
-    best, other = found.best, found.ranked("logistic")[0]
-    assert best.family != other.family
+def test_a_checkpoint_of_another_trial_is_refused(tmp_path: Path) -> None:
+    """Also one of the same family that is nearly as good."""
+    spec = StudySpec(families=("logistic",), trials=3, epochs=2)
+    found = search(spec, runs=tmp_path / "runs", device="cpu")
+    best, other = found.ranked()[:2]
     assert best.checkpoint is not None
     assert other.checkpoint is not None
     shutil.copyfile(other.checkpoint, best.checkpoint)
-    with pytest.raises(CheckpointError, match="not the model that the search chose"):
+    with pytest.raises(CheckpointError, match=f"not the model .* of trial {other.name}"):
         export(best, tmp_path / "out", device="cpu")
+    assert load_search(found.runs).openings == ()
+
+
+def test_a_model_that_does_not_do_what_was_recorded_is_refused(
+    found: SearchRecord, tmp_path: Path
+) -> None:
+    """The right labels and a valid hash around the wrong weights."""
+    path = found.best.checkpoint
+    assert path is not None
+    checkpoint = load_checkpoint(path)
+    state = {name: torch.zeros_like(tensor) for name, tensor in checkpoint.state.items()}
+    save_checkpoint(path, dataclasses.replace(checkpoint, state=state))
+    with pytest.raises(CheckpointError, match="validation accuracy of 0"):
+        export(found.best, tmp_path / "out", device="cpu")
     assert load_search(found.runs).openings == ()
 
 
 def test_a_trial_without_checkpoint_says_so(found: SearchRecord, tmp_path: Path) -> None:
     dropped = next(trial for trial in found.trials if trial.checkpoint is None)
+    assert dropped.state == "complete"
     with pytest.raises(CheckpointError, match=f"{dropped.name}.*--keep"):
         export(dropped, tmp_path / "out", device="cpu")
+    pruned = dataclasses.replace(dropped, state="pruned")
+    with pytest.raises(CheckpointError, match=f"{dropped.name}.*pruned, and only complete"):
+        export(pruned, tmp_path / "out", device="cpu")
+
+
+def test_another_split_is_refused(found: SearchRecord, tmp_path: Path) -> None:
+    path = found.folder / SPLIT
+    split = load_split(path)
+    save_split(path, Split(split.train, split.test, split.val))
+    with pytest.raises(DataError, match="not the split"):
+        export(found.best, tmp_path / "out", device="cpu")
+    assert load_search(found.runs).openings == ()
 
 
 def test_data_that_changed_since_the_search_is_refused(tmp_path: Path) -> None:
@@ -160,7 +200,7 @@ def test_data_that_changed_since_the_search_is_refused(tmp_path: Path) -> None:
     best = search(spec, runs=tmp_path / "runs", device="cpu").best
     images[3, 3, 3] ^= 255
     np.savez(tmp_path / "mine.npz", images=images, labels=digits.labels)
-    with pytest.raises(DataError, match=r"mine\.npz.*changed"):
+    with pytest.raises(DataError, match=r"changed since: .*mine\.npz"):
         export(best, tmp_path / "out", device="cpu")
     assert load_search(tmp_path / "runs").openings == ()
 

@@ -45,7 +45,7 @@ def results(n: int) -> tuple[EpochResult, ...]:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(RESULTS, max_size=5))
+@given(st.lists(RESULTS, min_size=1, max_size=5))
 def test_numbers_keep_all_their_digits(tmp_path: Path, history: list[EpochResult]) -> None:
     write_history(tmp_path / "history.csv", history)
     read = read_history(tmp_path / "history.csv")
