@@ -1,9 +1,10 @@
 """hpsearch finds the best image classifier for your data.
 
-from hpsearch import StudySpec, export, search
+Example:
+    from hpsearch import StudySpec, export, search
 
-result = search(StudySpec(data="digits", families=("cnn",), trials=10))
-export(result.best, "out/")
+    result = search(StudySpec(name="digits-cnn", families=("cnn",), trials=10))
+    export(result.best, "exports/digits-cnn")
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ confusion-matrix.png (of the export at its end). Takes about two minutes on two 
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -39,7 +40,10 @@ def main() -> None:
         record = search(StudySpec(), runs=Path(folder) / "runs", watch=watch)
         result = export(record.best, Path(folder) / "export")
         shutil.copyfile(result.confusion_png, PICTURES / "confusion-matrix.png")
-    camera.save_svg(str(PICTURES / "live-view.svg"), title="hpsearch search")
+    svg = camera.export_svg(title="hpsearch search")
+    # Fonts from another site would not be loaded in a README: the reader's own serve.
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    (PICTURES / "live-view.svg").write_text(svg, encoding="utf-8")
     for path in sorted(PICTURES.iterdir()):
         print(path)
 

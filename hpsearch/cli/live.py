@@ -138,7 +138,7 @@ class PlainView:
         progress.take(event)
         match event:
             case SearchStarted():
-                self._line(headline(event))
+                self._line(f"{headline(event)}: {dataline(event)}")
                 for line in estimate_lines(event.estimates):
                     self._line(line)
             case TrialFinished(trial=trial) if progress.record is not None:
@@ -196,7 +196,13 @@ class LiveView:
         if started is None or record is None:
             return Text("reading data and measuring one epoch of each family ...", style="dim")
         body = Group(
-            self._totals(record), Text(), self._families(record), Text(), self._trials(record)
+            Text(dataline(started), style="dim"),
+            Text(),
+            self._totals(record),
+            Text(),
+            self._families(record),
+            Text(),
+            self._trials(record),
         )
         head = Text(headline(started), style="bold")
         return Panel(body, title=head, title_align="left", padding=(0, 1))
@@ -263,13 +269,16 @@ class LiveView:
 
 
 def headline(started: SearchStarted) -> str:
-    """Name, data, split, device."""
+    """The search's name, and whether it goes on."""
+    return f"search {started.record.name}" + (", continued" if started.resumed else "")
+
+
+def dataline(started: SearchStarted) -> str:
+    """Data, split, device."""
     data = started.record.data
     shape, counts = data["shape"], data["counts"]
-    resumed = ", continued" if started.resumed else ""
     return (
-        f"search {started.record.name}{resumed}: {data['name']}, "
-        f"{shape['height']}x{shape['width']}x{shape['channels']}, {len(data['classes'])} classes, "
-        f"{counts['train']} train + {counts['val']} validation images "
-        f"({counts['test']} test images sealed), {started.device} {started.precision}"
+        f"{data['name']}: {shape['height']}x{shape['width']}x{shape['channels']}, "
+        f"{len(data['classes'])} classes, {counts['train']} train + {counts['val']} validation "
+        f"images ({counts['test']} test images sealed), {started.device} {started.precision}"
     )
