@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpsearch.config import Precision
 from hpsearch.data.resident import ResidentData, ResidentImages
 from hpsearch.engine.events import Event, FamilyEstimate, SearchStarted
-from hpsearch.engine.objective import Worker, run_trial
+from hpsearch.engine.objective import Worker, drop_checkpoints, run_trial
 from hpsearch.engine.records import FINISHED, SearchRecord, read_search
 from hpsearch.engine.setup import (
     create_studies,
@@ -151,6 +151,8 @@ def _run(
             resumed=resumed,
         )
     )
+    for family, study in studies.items():  # after an interruption, or with another --keep
+        drop_checkpoints(worker, study, family)
     while any(left.values()):
         for family in (name for name in spec.families if left[name]):
             run_trial(worker, studies[family], family, _next_trial(studies[family]))

@@ -102,6 +102,15 @@ def test_only_the_best_few_keep_their_checkpoint(uninterrupted: SearchRecord) ->
     assert not any(t.checkpoint for t in unfinished)
 
 
+def test_fewer_checkpoints_can_be_kept_later(uninterrupted: SearchRecord, tmp_path: Path) -> None:
+    shutil.copytree(uninterrupted.runs, tmp_path / "runs")
+    record = search(dataclasses.replace(SMALL, keep=1), runs=tmp_path / "runs", device="cpu")
+    for family in SMALL.families:
+        best, *others = record.ranked(family)
+        assert best.checkpoint is not None
+        assert not any(trial.checkpoint for trial in others)
+
+
 def test_the_best_is_chosen_by_accuracy_then_loss(uninterrupted: SearchRecord) -> None:
     complete = [t for t in uninterrupted.trials if t.state == "complete"]
     best = max(complete, key=lambda t: (t.val_accuracy, -t.val_loss))  # type: ignore[operator]
