@@ -15,7 +15,10 @@ def dashboard_cli(
         int, typer.Option(help="Port on this machine; 0 lets the system choose.", min=0, max=65535)
     ] = 8080,
 ) -> None:
-    """Show the searches in optuna-dashboard, on this machine only, until Ctrl-C."""
+    """Show the searches in optuna-dashboard.
+
+    It answers on this machine only, until Ctrl-C.
+    """
     from hpsearch.engine.dashboard import HOST, dashboard_server
 
     with dashboard_server(runs, port) as server:

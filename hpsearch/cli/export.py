@@ -27,7 +27,10 @@ def export_cli(
     runs: Runs = RUNS,
     device: Device = "auto",
 ) -> None:
-    """Write the best trial's checkpoint and its report on the test split, unseen until now."""
+    """Export the best trial's checkpoint and test report.
+
+    This opens the test split, which nothing before has seen; each time is recorded and counted.
+    """
     from hpsearch.engine.records import load_search
     from hpsearch.results.export import export
 

@@ -14,6 +14,6 @@ Runs = Annotated[
 ]
 Name = Annotated[
     str | None,
-    typer.Argument(metavar="[NAME]", help="The search; by default the one started last."),
+    typer.Argument(metavar="NAME", help="The search; by default the one started last."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]

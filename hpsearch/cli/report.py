@@ -20,7 +20,10 @@ def report_cli(
     best: Annotated[int, typer.Option(help="How many of the best trials to list.", min=0)] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Show what a search has found: families against each other, and the best trials."""
+    """Show what a search has found.
+
+    Families against each other, the best trials, and how often the test split was opened.
+    """
     from hpsearch.engine.records import load_search
     from hpsearch.results.report import report_document
 

@@ -26,7 +26,7 @@ def search_cli(
     study: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[STUDY.py]",
+            metavar="STUDY.py",
             help="A Python file that sets study = StudySpec(...); see studies/. "
             "The options below change what it says.",
         ),
@@ -68,7 +68,11 @@ def search_cli(
         bool, typer.Option("--dry-run", help="Check everything, estimate the time, and stop.")
     ] = False,
 ) -> None:
-    """Run a search, or go on with one that was interrupted: the same command again."""
+    """Run a search, or go on with one.
+
+    The same command again goes on with a search that was interrupted. What no option gives comes
+    from the study file, or from the default study: 30 trials of three families on digits.
+    """
     import optuna
 
     from hpsearch.engine.search import plan, search

@@ -11,6 +11,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,16 @@ def test_help_of_every_command_and_option() -> None:
         assert command.help, name
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_the_help_tells_what_it_is_for_and_lists_the_commands(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    assert "best image classifier" in out
+    for command in ("search", "dashboard", "export", "report"):
+        assert re.search(rf"^\s+{command}\s+\w", out, flags=re.MULTILINE)
+    code, out, _ = run("--version")
+    assert (code, out) == (0, f"hpsearch {metadata.version('hpsearch')}\n")
 
 
 def test_defaults_live_in_the_specification_alone() -> None:
