@@ -9,14 +9,19 @@ import typer
 from rich.console import Console
 
 from hpsearch.cli.options import RUNS, Device, Name, Runs
-from hpsearch.cli.text import accuracy
+from hpsearch.cli.text import accuracy, count_of
 
 
 def export_cli(
     name: Name = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="DIR", help="By default exports/NAME."),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            help="By default exports/NAME, or exports/NAME-TRIAL with --trial.",
+        ),
     ] = None,
     trial: Annotated[
         str | None, typer.Option(help="A trial such as cnn-7; by default the best one.")
@@ -36,16 +41,18 @@ def export_cli(
 
     record = load_search(runs, name)
     chosen = record.best if trial is None else record.trial(trial)
-    result = export(chosen, out or Path("exports") / record.name, replace=force, device=device)
+    folder = out or Path("exports") / (record.name if trial is None else f"{record.name}-{trial}")
+    result = export(chosen, folder, replace=force, device=device)
     test = result.metrics["test"]
     low, high = test["accuracy_95"]
     console = Console()
     lines = [
-        f"trial {chosen.name} of search {record.name}: test accuracy "
-        f"{accuracy(test['accuracy'])} ({test['errors']} errors in {test['images']} images; "
-        f"95 % interval {accuracy(low)} to {accuracy(high)}), validation "
-        f"{accuracy(chosen.val_accuracy)}",
-        f"the test split of this search has been opened {result.times_opened} time(s)",
+        f"trial {chosen.name} of search {record.name}",
+        f"validation        {accuracy(chosen.val_accuracy)}",
+        f"test              {accuracy(test['accuracy'])} (errors: {test['errors']} of "
+        f"{test['images']} images)",
+        f"95 % interval     {accuracy(low)} to {accuracy(high)}",
+        f"test split        opened {count_of(result.times_opened)} in this search",
         f"checkpoint        {result.checkpoint}",
         f"confusion matrix  {result.confusion_png}",
         f"                  {result.confusion_csv}",

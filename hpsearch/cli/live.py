@@ -175,7 +175,8 @@ class LiveView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leaves the last state on the screen."""
+        """Leaves the last state on the screen, with nothing running any more."""
+        self._progress.running = None
         self._live.stop()
 
     def watch(self, event: Event) -> None:

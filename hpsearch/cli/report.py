@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hpsearch.cli.options import RUNS, Name, Runs
-from hpsearch.cli.text import accuracy, duration, parameters
+from hpsearch.cli.text import accuracy, count_of, duration, parameters
 
 
 def report_cli(
@@ -56,7 +56,7 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
     console.print(table)
     if document["best_trials"]:
         trials = _table(
-            "best trials",
+            "best trials" if len(document["best_trials"]) > 1 else "best trial",
             left=("trial", "chosen by"),
             right=("val. acc.", "loss", "epoch"),
         )
@@ -73,10 +73,10 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
         console.print(f"{first['trial']}: {parameters(first['params'])}\n", markup=False)
     for failure in document["failures"]:
         console.print(f"{failure['trial']} failed: {failure['reason']}", markup=False)
-    times = "never" if not opened else "once" if opened == 1 else f"{opened} times"
+    times = "has not been opened yet" if not opened else f"was opened {count_of(opened)}"
     console.print(
         f"{counts['train']} train, {counts['val']} validation, {counts['test']} test images; "
-        f"the test split was opened {times}"
+        f"the test split {times}"
         + (": a score picked after several looks is too good" if opened > 1 else ""),
         markup=False,
         highlight=False,

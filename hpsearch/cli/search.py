@@ -165,7 +165,7 @@ def _print_end(console: Console, record: SearchRecord) -> None:
     _say(
         console,
         f"search {record.name} has {record.finished} finished trials ({record.spec['trials']} "
-        f"asked for). To add some: the same command with --trials {record.finished + 30}",
+        f"asked for). To add some: the same command with --trials {2 * record.finished}",
     )
     if not record.ranked():
         _say(console, "no trial is complete, so there is nothing to export")

@@ -27,3 +27,8 @@ def parameters(params: Mapping[str, Any]) -> str:
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in params.items()
     )
+
+
+def count_of(times: int) -> str:
+    """Once, 2 times."""
+    return "once" if times == 1 else f"{times} times"

@@ -136,5 +136,10 @@ def _source(spec: str) -> DataSource:
     for source in SOURCES:
         if source.accepts(spec):
             return source
+    if Path(spec).is_dir():
+        raise DataError(
+            f"{spec!r} is a folder, and folders are not read yet: data/README.md has a few lines "
+            "that make an .npz file of one"
+        )
     known = "; ".join(f"{source.usage} ({source.help})" for source in SOURCES)
     raise DataError(f"unknown data {spec!r}; --data takes {known}")

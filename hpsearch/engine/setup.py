@@ -188,6 +188,8 @@ def create_studies(
         if summary.study_name in (study_name(spec.name, family) for family in spec.families):
             optuna.delete_study(study_name=summary.study_name, storage=storage)
     save_split(runs / spec.name / SPLIT, data.split)
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces each study on stderr
     studies = {
         family: optuna.create_study(
             study_name=study_name(spec.name, family),
@@ -197,6 +199,7 @@ def create_studies(
         )
         for family, share in spec.shares().items()
     }
+    optuna.logging.set_verbosity(verbosity)
     for family, study in studies.items():
         attrs = {
             "search": spec.name,

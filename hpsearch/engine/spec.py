@@ -122,6 +122,8 @@ def load_study(path: Path) -> StudySpec:
     """
     if not path.is_file():
         raise SearchError(f"no study file at {path}; see studies/ for examples")
+    if path.suffix != ".py":
+        raise SearchError(f"{path} is no study file (.py); data are given with --data {path}")
     try:
         namespace = runpy.run_path(str(path), run_name="__hpsearch_study__")
     except HpsearchError as error:

@@ -41,6 +41,7 @@ __all__ = [
     "explore",
     "family_names",
     "get_family",
+    "known_good",
     "parse_override",
     "space_fingerprint",
     "space_of",
@@ -104,6 +105,14 @@ def check_overrides(
             )
 
 
+def known_good(name: str, shape: ImageShape) -> list[dict[str, ParamValue]]:
+    """The family's settings known to work for images of `shape`, as the family's file has them."""
+    return [
+        {key: value(shape) if callable(value) else value for key, value in default.items()}
+        for default in get_family(name).defaults
+    ]
+
+
 def default_params(
     name: str, shape: ImageShape, overrides: Mapping[str, Override] | None = None
 ) -> list[dict[str, ParamValue]]:
@@ -115,7 +124,7 @@ def default_params(
     def moved(default: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
         return settle(lambda trial: family.suggest(Suggester(trial, overrides), shape), default)
 
-    settled = [(moved(default), default) for default in family.defaults]
+    settled = [(moved(default), default) for default in known_good(name, shape)]
     settled.sort(key=lambda pair: sum(pair[1].get(key) != value for key, value in pair[0].items()))
     params = [pair[0] for pair in settled]
     return [row for number, row in enumerate(params) if row not in params[:number]]

@@ -39,13 +39,14 @@ class Family:
             takes plain values, never a trial.
         defaults: settings known to work, tried first; each a value for every parameter that
             the space asks for under them. Values for parameters that it does not ask for are
-            passed over; they serve where an override leads to these parameters.
+            passed over; they serve where an override leads to these parameters. A value that
+            depends on the images is a function of their shape.
     """
 
     summary: str
     suggest: Callable[[Suggester, ImageShape], Suggestion]
     build: Callable[[Options, ImageShape, int], StagedModel]
-    defaults: tuple[Mapping[str, ParamValue], ...]
+    defaults: tuple[Mapping[str, ParamValue | Callable[[ImageShape], ParamValue]], ...]
 
 
 _RECIPE: dict[str, ParamValue] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 from torch import nn
 
@@ -11,9 +12,14 @@ from hpsearch.config import JsonConfig, Options, check_int
 from hpsearch.data.dataset import ImageShape
 from hpsearch.errors import ConfigError
 from hpsearch.families._family import RECIPES, Family, Suggestion, suggest_training
-from hpsearch.families._space import Suggester
+from hpsearch.families._space import ParamValue, Suggester
 from hpsearch.training.dropout import ScheduledDropout
 from hpsearch.training.model import StagedModel
+
+# In images of up to this many pixels a side, where something is tells as much as what it is: the
+# head sees the whole last map. In larger ones it would learn each place on its own, from too few
+# images: it sees the strongest answer of each channel, wherever that is.
+LARGEST_FLAT = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,18 @@ class CnnOptions(JsonConfig):
 def most_blocks(shape: ImageShape) -> int:
     """How many times images of `shape` can be halved before a side is gone."""
     return int(math.log2(min(shape.height, shape.width)))
+
+
+def _is_tiny(shape: ImageShape) -> bool:
+    return max(shape.height, shape.width) <= LARGEST_FLAT
+
+
+def _by_size(tiny: ParamValue, larger: ParamValue) -> Callable[[ImageShape], ParamValue]:
+    return lambda shape: tiny if _is_tiny(shape) else larger
+
+
+def _usual_blocks(shape: ImageShape) -> int:
+    return max(2, min(4, most_blocks(shape) - 2))
 
 
 def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
@@ -92,8 +110,13 @@ def build(options: Options, shape: ImageShape, n_classes: int) -> StagedModel:
             inputs = outputs
         stages[f"block{block}"] = nn.Sequential(*layers)
         outputs *= 2
-    features = inputs * (shape.height >> o.blocks) * (shape.width >> o.blocks)
-    head: list[nn.Module] = [nn.Flatten(), ScheduledDropout()]
+    height, width = shape.height >> o.blocks, shape.width >> o.blocks
+    head: list[nn.Module] = []
+    if not _is_tiny(shape):
+        head.append(nn.AdaptiveMaxPool2d(1))
+        height = width = 1
+    features = inputs * height * width
+    head += [nn.Flatten(), ScheduledDropout()]
     if o.hidden:
         head += [nn.Linear(features, o.hidden), nn.ReLU(), ScheduledDropout()]
     head.append(nn.Linear(o.hidden or features, n_classes))
@@ -105,8 +128,18 @@ FAMILY = Family(
     summary="convolutional network: blocks of 3x3 convolutions and pooling",
     suggest=suggest,
     build=build,
+    # On larger images fewer convolutions, smaller batches and, for SGD, a lower rate do better.
     defaults=tuple(
-        {**recipe, "blocks": 2, "convs": 2, "channels": 32, "hidden": 0, "scale": 0.1}
-        for recipe in RECIPES
+        {
+            **recipe,
+            "blocks": _usual_blocks,
+            "convs": _by_size(2, 1),
+            "channels": 32,
+            "hidden": 0,
+            "scale": 0.1,
+            "batch_size": _by_size(64, 32),
+            "lr": _by_size(tiny_lr, lr),
+        }
+        for recipe, tiny_lr, lr in zip(RECIPES, (3e-3, 0.05), (3e-3, 0.01), strict=True)
     ),
 )

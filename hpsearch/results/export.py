@@ -72,7 +72,11 @@ def export(
     """
     out = Path(out)
     if out.is_symlink() or (out.exists() and not (replace and _is_export(out))):
-        hint = "replace it with --force" if _is_export(out) else "it is no export of ours"
+        hint = (
+            "replace it with --force, in Python with replace=True"
+            if _is_export(out)
+            else "it is no export of ours"
+        )
         raise SearchError(f"{out} exists already ({hint}); name another folder with -o")
     target = resolve_device(device)
     checkpoint = load_checkpoint(require_checkpoint(trial))

@@ -53,7 +53,7 @@ def test_the_main_job_from_search_to_export(run: Run, tmp_path: Path) -> None:
     assert re.search(r"4 trials to do: about .* without pruning", out)
     assert len(re.findall(r"^\[\d/4\] ", out, flags=re.MULTILINE)) == 4
     assert "hpsearch export digits" in out
-    assert "was opened never" in out
+    assert "has not been opened yet" in out
 
     code, out, err = run(f"search {SMALL}")
     assert (code, err) == (0, "")
@@ -84,8 +84,8 @@ def test_the_main_job_from_search_to_export(run: Run, tmp_path: Path) -> None:
     assert code == 2
     assert "--force" in err
     assert run("export --force")[0] == 0
-    assert run("export digits --trial logistic-0 -o other")[0] == 0
-    assert Path("other/model.pt").is_file()
+    assert run("export digits --trial logistic-0")[0] == 0
+    assert Path("exports/digits-logistic-0/model.pt").is_file()
 
     code, out, _ = run("report")
     assert code == 0
@@ -123,6 +123,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("search --split-seed 5000000000", ["seed", "5000000000"]),
         ("search --name hpsearch.db", ["'hpsearch.db'", "--name"]),
         ("search --data tiny.npz", ["2x2", "1x1", "logistic"]),
+        ("search tiny.npz", ["tiny.npz", "no study file", "--data"]),
+        ("search --data folder.d", ["'folder.d'", "is a folder", "data/README.md"]),
         ("search exits.py", ["exits.py", "SystemExit"]),
         ("search --dry-run --runs in_the_way/runs", ["in_the_way", "cannot be written"]),
         (f"search --dry-run {SMALL} --runs RUNS --epochs 3", ["epochs (2 then, 3 now)"]),
@@ -153,6 +155,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     (tmp_path / "raises.py").write_text("x = 0\ny = 1 / x\n")
     (tmp_path / "exits.py").write_text("raise SystemExit\n")
     (tmp_path / "in_the_way").write_text("a file")
+    (tmp_path / "folder.d").mkdir()
     np.savez(tmp_path / "tiny.npz", images=np.zeros((60, 1, 1), np.uint8), labels=np.arange(60) % 2)
     before, record = files(tmp_path), load_search(runs)
     code, out, err = run(command.replace("RUNS", str(runs)))
