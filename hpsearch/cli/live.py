@@ -143,7 +143,7 @@ class PlainView:
                     self._line(line)
             case TrialFinished(trial=trial) if progress.record is not None:
                 record = progress.record
-                best = next(iter(record.ranked()), None)
+                best = record.leader()
                 parts = [
                     f"[{record.finished}/{record.spec['trials']}] {trial.name} {trial.state}",
                     f"validation {accuracy(trial.val_accuracy)}",
@@ -225,9 +225,9 @@ class LiveView:
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
         for name in ("family", "complete", "pruned", "failed", "best validation", "trial"):
             table.add_column(name, justify="left" if name in ("family", "trial") else "right")
-        overall = next(iter(record.ranked()), None)
+        overall = record.leader()
         for family in record.families:
-            best = next(iter(record.ranked(family)), None)
+            best = record.leader(family)
             table.add_row(
                 family,
                 *(str(record.count(state, family)) for state in FINISHED),
@@ -242,7 +242,7 @@ class LiveView:
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column()
-        running, best = self._progress.running, next(iter(record.ranked()), None)
+        running, best = self._progress.running, record.leader()
         if running is not None:
             line = Text.assemble((running.name, "bold cyan"), self._epoch_line(running))
             table.add_row("running", line)

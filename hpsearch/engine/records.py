@@ -116,15 +116,19 @@ class SearchRecord:
         Raises:
             SearchError: no trial is complete.
         """
-        ranked = self.ranked()
-        if not ranked:
+        leader = self.leader()
+        if leader is None:
             states = [trial.state for trial in self.trials if trial.state != "waiting"]
             counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
             raise SearchError(
                 f"search {self.name!r} has no complete trial yet ({counts or 'no trials'}); "
                 "go on with the command that started it, or give it more --trials"
             )
-        return ranked[0]
+        return leader
+
+    def leader(self, family: str | None = None) -> TrialRecord | None:
+        """The best complete trial, if there is one; of one family only where one is given."""
+        return next(iter(self.ranked(family)), None)
 
     def ranked(self, family: str | None = None) -> list[TrialRecord]:
         """Complete trials, the best first; of one family only where one is given."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -188,18 +189,16 @@ def create_studies(
         if summary.study_name in (study_name(spec.name, family) for family in spec.families):
             optuna.delete_study(study_name=summary.study_name, storage=storage)
     save_split(runs / spec.name / SPLIT, data.split)
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces each study on stderr
-    studies = {
-        family: optuna.create_study(
-            study_name=study_name(spec.name, family),
-            storage=storage,
-            direction="maximize",
-            **_policy(spec, family, share),
-        )
-        for family, share in spec.shares().items()
-    }
-    optuna.logging.set_verbosity(verbosity)
+    with _quiet_optuna():
+        studies = {
+            family: optuna.create_study(
+                study_name=study_name(spec.name, family),
+                storage=storage,
+                direction="maximize",
+                **_policy(spec, family, share),
+            )
+            for family, share in spec.shares().items()
+        }
     for family, study in studies.items():
         attrs = {
             "search": spec.name,
@@ -247,6 +246,17 @@ def load_studies(
         save_split(runs / spec.name / SPLIT, data.split)
     _mark_start(spec, studies)
     return studies
+
+
+@contextlib.contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Optuna announces each new study on stderr, and the library never prints."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _policy(spec: StudySpec, family: str, share: int) -> dict[str, Any]:

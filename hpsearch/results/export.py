@@ -145,7 +145,7 @@ def _same_data(trial: TrialRecord) -> tuple[ImageDataset, Split]:
             f"the data of search {trial.search!r} changed since: {source} (fingerprint "
             f"{then[:8]} then, {now[:8]} now)"
         )
-    path = trial.runs / trial.search / SPLIT
+    path = record.folder / SPLIT
     split = load_split(path)
     then, now = record.fingerprints["split"], split.fingerprint
     if now != then:

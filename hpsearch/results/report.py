@@ -19,7 +19,7 @@ def report_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
     """
     rows = [_family_row(record, family) for family in record.families]
     keys = {
-        family: ranked[0].key if (ranked := record.ranked(family)) else (float("-inf"),)
+        family: leader.key if (leader := record.leader(family)) else (float("-inf"),)
         for family in record.families
     }
     return {
@@ -45,7 +45,7 @@ def report_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
 
 def _family_row(record: SearchRecord, family: str) -> dict[str, Any]:
     trials = [trial for trial in record.trials if trial.family == family]
-    ranked = record.ranked(family)
+    leader = record.leader(family)
     return {
         "family": family,
         "complete": record.count("complete", family),
@@ -54,7 +54,7 @@ def _family_row(record: SearchRecord, family: str) -> dict[str, Any]:
         "running": record.count("running", family),
         "model_based": sum(trial.chosen_by == "model" for trial in trials),
         "seconds": sum(trial.seconds for trial in trials),
-        "best": _trial_row(ranked[0]) if ranked else None,
+        "best": _trial_row(leader) if leader else None,
     }
 
 

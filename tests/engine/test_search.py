@@ -102,6 +102,13 @@ def test_only_the_best_few_keep_their_checkpoint(uninterrupted: SearchRecord) ->
     assert not any(t.checkpoint for t in unfinished)
 
 
+def test_the_library_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    verbosity = optuna.logging.get_verbosity()
+    search(dataclasses.replace(SMALL, trials=2, epochs=1), runs=tmp_path, device="cpu")
+    assert capfd.readouterr() == ("", "")
+    assert optuna.logging.get_verbosity() == verbosity
+
+
 def test_fewer_checkpoints_can_be_kept_later(uninterrupted: SearchRecord, tmp_path: Path) -> None:
     shutil.copytree(uninterrupted.runs, tmp_path / "runs")
     record = search(dataclasses.replace(SMALL, keep=1), runs=tmp_path / "runs", device="cpu")
