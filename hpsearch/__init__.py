@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpsearch.config import EarlyStopping, TrainConfig
     from hpsearch.data.dataset import ImageDataset
-    from hpsearch.data.sources import load_dataset
     from hpsearch.data.splits import SplitSpec
+    from hpsearch.data.store import load_dataset
     from hpsearch.engine.records import SearchRecord, TrialRecord, load_search
     from hpsearch.engine.search import plan, search
     from hpsearch.engine.spec import StudySpec, load_study
@@ -28,7 +28,7 @@ _HOME = {
     "EarlyStopping": "hpsearch.config",
     "TrainConfig": "hpsearch.config",
     "ImageDataset": "hpsearch.data.dataset",
-    "load_dataset": "hpsearch.data.sources",
+    "load_dataset": "hpsearch.data.store",
     "SplitSpec": "hpsearch.data.splits",
     "SearchRecord": "hpsearch.engine.records",
     "TrialRecord": "hpsearch.engine.records",

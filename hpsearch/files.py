@@ -29,6 +29,15 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     _sync_folder(path.parent)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file (UTF-8), whole or not at all."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_whole(path, write)
+
+
 @contextlib.contextmanager
 def whole_folder(path: Path, *, replace: bool) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its place when the block ends without error.

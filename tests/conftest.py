@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ from hypothesis import settings
 
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.resident import ResidentData
-from hpsearch.data.sources import load_dataset
 from hpsearch.data.splits import DevelopmentData, SplitSpec, development_data, make_split
+from hpsearch.data.store import load_dataset
 
 # The models here are so small that threads cost more than they give.
 torch.set_num_threads(1)
@@ -22,6 +22,14 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded images go to a folder of this run, not to the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HPSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +51,7 @@ def twenty_digits(digits: ImageDataset) -> ResidentData:
     """Two digits of each class, to train on and to validate with: to be learnt by heart."""
     rows = np.concatenate([np.flatnonzero(digits.labels == label)[:2] for label in range(10)])
     few = digits.subset(rows)
-    return ResidentData.of(DevelopmentData(train=few, val=few), CPU)
+    return ResidentData.of(DevelopmentData(train=few.part(), val=few.part()), CPU)
 
 
 @pytest.fixture(scope="session")

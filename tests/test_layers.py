@@ -10,6 +10,7 @@ PACKAGE = ROOT / "hpsearch"
 LAYERS = {
     "errors": 0,
     "config": 0,
+    "names": 0,
     "files": 0,
     "data": 1,
     "training": 2,

@@ -14,8 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hpsearch.cli.progress import progress_text
 from hpsearch.cli.text import accuracy, duration, parameters
 from hpsearch.engine.events import (
+    DataProgress,
     EpochFinished,
     Event,
     FamilyEstimate,
@@ -24,6 +26,7 @@ from hpsearch.engine.events import (
     TrialStarted,
 )
 from hpsearch.engine.records import FINISHED, SearchRecord
+from hpsearch.names import printable
 
 
 class View(Protocol):
@@ -70,6 +73,7 @@ class Progress:
     """The state of a search, built up from its events."""
 
     def __init__(self) -> None:
+        self.reading = "reading data and measuring one epoch of each family ..."
         self.started: SearchStarted | None = None
         self.record: SearchRecord | None = None
         self.running: TrialStarted | None = None
@@ -81,6 +85,8 @@ class Progress:
     def take(self, event: Event) -> None:
         """Takes an event into account."""
         match event:
+            case DataProgress(progress=reading):
+                self.reading = progress_text(reading)
             case SearchStarted():
                 self.started, self.record = event, event.record
             case TrialStarted():
@@ -139,7 +145,7 @@ class PlainView:
         match event:
             case SearchStarted():
                 self._line(f"{headline(event)}: {dataline(event)}")
-                for line in estimate_lines(event.estimates):
+                for line in (*note_lines(event), *estimate_lines(event.estimates)):
                     self._line(line)
             case TrialFinished(trial=trial) if progress.record is not None:
                 record = progress.record
@@ -185,7 +191,7 @@ class LiveView:
         lines: list[str] = []
         match event:
             case SearchStarted():
-                lines = estimate_lines(event.estimates)
+                lines = [*note_lines(event), *estimate_lines(event.estimates)]
             case TrialFinished(trial=trial) if trial.failure:
                 lines = [f"{trial.name} failed: {trial.failure}"]
         for line in lines:  # above the view, where they stay
@@ -195,7 +201,7 @@ class LiveView:
         """The view as it is now."""
         started, record = self._progress.started, self._progress.record
         if started is None or record is None:
-            return Text("reading data and measuring one epoch of each family ...", style="dim")
+            return Text(self._progress.reading, style="dim")
         body = Group(
             Text(dataline(started), style="dim"),
             Text(),
@@ -272,6 +278,12 @@ class LiveView:
 def headline(started: SearchStarted) -> str:
     """The search's name, and whether it goes on."""
     return f"search {started.record.name}" + (", continued" if started.resumed else "")
+
+
+def note_lines(started: SearchStarted) -> list[str]:
+    """What was guessed about the data when the search began, and what looks wrong with it."""
+    notes = [] if started.resumed else [f"note: {note}" for note in started.record.data["notes"]]
+    return [printable(line) for line in (*notes, *(f"warning: {w}" for w in started.warnings))]
 
 
 def dataline(started: SearchStarted) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli import dashboard, export, report, search
+from hpsearch.cli import dashboard, data, export, report, search
 from hpsearch.errors import HpsearchError
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ app.command("search")(search.search_cli)
 app.command("dashboard")(dashboard.dashboard_cli)
 app.command("export")(export.export_cli)
 app.command("report")(report.report_cli)
+app.add_typer(data.app, name="data")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

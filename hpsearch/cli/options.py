@@ -1,13 +1,25 @@
-"""Options that several commands have."""
+"""Options that several commands have, and what they mean together."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from hpsearch.data.spec import DataSpec
+    from hpsearch.data.splits import SplitSpec
+
 RUNS = Path("runs")
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
 
 Runs = Annotated[
     Path, typer.Option("--runs", metavar="DIR", help="Folder of the searches and their storage.")
@@ -17,3 +29,186 @@ Name = Annotated[
     typer.Argument(metavar="NAME", help="The search; by default the one started last."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SRC", help="A name such as digits, a folder, or a file; see 'hpsearch data list'."
+    ),
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How to read data: options of every command that reads some (see `takes`)."""
+
+    with_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="NAME=VALUE",
+            help="How to read the data, such as label=gender,aspect; 'hpsearch data list' has what "
+            "each source understands. Give the option again for more.",
+        ),
+    ] = None
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS", help="A class to leave out; give the option again for more."),
+    ] = None
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Bring images to this size: 64, or height x width as 48x64."
+        ),
+    ] = None
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="How, where the proportions differ: crop (default), pad or stretch.",
+        ),
+    ] = None
+    gray: Annotated[
+        bool | None,
+        typer.Option("--gray/--rgb", help="One channel or three; by default what the images have."),
+    ] = None
+    on_error: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="What to do about images that cannot be read: fail (default), or skip them.",
+        ),
+    ] = None
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch a torchvision data set that is not here yet.")
+    ] = False
+
+    def spec(self, base: DataSpec | str) -> DataSpec:
+        """What the source `base` becomes with these options on top."""
+        from hpsearch.data.spec import DataSpec, parse_size
+
+        base = DataSpec.of(base)
+        options = {**base.options, **_pairs(self.with_ or [])}
+        if self.download:
+            options["download"] = True
+        changes: dict[str, Any] = {
+            "options": options,
+            "exclude": tuple(self.exclude) if self.exclude else None,
+            "size": None if self.size is None else parse_size(self.size),
+            "fit": self.fit,
+            "gray": self.gray,
+            "on_error": self.on_error,
+        }
+        return dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    """How to split data: options of every command that splits some (see `takes`)."""
+
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A/B/C",
+            help="Percentages of training, validation and test images (60/20/20). An official test "
+            "or validation part is kept.",
+        ),
+    ] = None
+    split_seed: Annotated[
+        int | None, typer.Option(help="Seed of the split into train, validation and test.")
+    ] = None
+    ignore_official: Annotated[
+        bool,
+        typer.Option("--ignore-official", help="Draw all parts, even where the data has a split."),
+    ] = False
+    ignore_groups: Annotated[
+        bool,
+        typer.Option("--ignore-groups", help="Let a group (a person) be on two sides of a split."),
+    ] = False
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="Let a class be absent from a part of the split."),
+    ] = False
+
+    def spec(self, base: SplitSpec | None = None) -> SplitSpec:
+        """`base`, or the default split, with these options on top."""
+        from hpsearch.data.splits import SplitSpec
+
+        changes: dict[str, Any] = {}
+        if self.split_seed is not None:
+            changes["seed"] = self.split_seed
+        if self.split is not None:
+            changes["val"], changes["test"] = _fractions(self.split)
+        if self.ignore_official:
+            changes["official"] = False
+        if self.ignore_groups:
+            changes["by_group"] = False
+        if self.allow_missing:
+            changes["allow_missing"] = True
+        return dataclasses.replace(base or SplitSpec(), **changes)
+
+
+def takes(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command all options of some groups, each of which it gets as one argument.
+
+    Args:
+        groups: by the argument's name the group, one of the classes above.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        parameters = [p for p in own.parameters.values() if p.name not in groups]
+        for group in groups.values():
+            hints = typing.get_type_hints(group, include_extras=True)
+            parameters += [
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=field.default,
+                    annotation=hints[field.name],
+                )
+                for field in dataclasses.fields(group)
+            ]
+
+        @functools.wraps(command)
+        def called(**values: Any) -> None:
+            for name, group in groups.items():
+                fields = [field.name for field in dataclasses.fields(group)]
+                values[name] = group(**{field: values.pop(field) for field in fields})
+            command(**values)
+
+        keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+        called.__signature__ = own.replace(parameters=keyword)  # type: ignore[attr-defined]
+        called.__annotations__ = {p.name: p.annotation for p in parameters}
+        return called
+
+    return decorate
+
+
+def _fractions(parts: str) -> tuple[float, float]:
+    """Validation and test fraction of a text such as 60/20/20."""
+    from hpsearch.errors import DataError
+
+    try:
+        shares = [float(part) for part in parts.split("/")]
+    except ValueError:
+        shares = []
+    if len(shares) != 3 or not abs(sum(shares) - 100) < 1e-6 or not all(s > 0 for s in shares):
+        raise DataError(
+            "--split takes three percentages that add up to 100, such as 60/20/20, but got "
+            f"{parts!r}"
+        )
+    return shares[1] / 100, shares[2] / 100
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    from hpsearch.errors import DataError
+
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise DataError(f"--with takes NAME=VALUE, such as label=gender,aspect, not {text!r}")
+        if name in pairs:
+            raise DataError(f"--with {name} is given twice; several names have commas: A,B")
+        pairs[name] = value
+    return pairs

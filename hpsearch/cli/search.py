@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from hpsearch.cli.options import RUNS, Device, Runs
+from hpsearch.cli.options import INTERRUPTED, RUNS, DataOptions, Device, Runs, SplitOptions, takes
+from hpsearch.cli.progress import progress_line
+from hpsearch.names import printable
 
 if TYPE_CHECKING:
     from hpsearch.engine.records import SearchRecord
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
     from hpsearch.engine.spec import StudySpec
     from hpsearch.families import Override
 
-INTERRUPTED = 130
 
-
+@takes(reading=DataOptions, split=SplitOptions)
 def search_cli(
+    reading: DataOptions,
+    split: SplitOptions,
     study: Annotated[
         Path | None,
         typer.Argument(
@@ -32,7 +35,11 @@ def search_cli(
         ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="The data: digits, or FILE.npz.", metavar="DATA")
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="The data: a name such as digits, a folder or a file; see 'hpsearch data list'.",
+        ),
     ] = None,
     family: Annotated[
         list[str] | None,
@@ -47,9 +54,6 @@ def search_cli(
     ] = None,
     runs: Runs = RUNS,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampler and the training.")] = None,
-    split_seed: Annotated[
-        int | None, typer.Option(help="Seed of the split into train, validation and test.")
-    ] = None,
     device: Device = "auto",
     precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
     keep: Annotated[
@@ -80,20 +84,23 @@ def search_cli(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     spec = _spec(
         study,
-        data=data,
+        data,
+        reading,
+        split,
         families=tuple(family) if family else None,
         trials=trials,
         epochs=epochs,
         name=name,
         seed=seed,
-        split_seed=split_seed,
         precision=precision,
         keep=keep,
         overrides=set_ or [],
     )
     console = Console()
     if dry_run:
-        _print_plan(console, plan(spec, runs=runs, device=device))
+        with progress_line(console) as show:
+            planned = plan(spec, runs=runs, device=device, watch=show)
+        _print_plan(console, planned)
         return
     from hpsearch.cli.live import make_view
 
@@ -109,18 +116,23 @@ def search_cli(
         raise typer.Exit(1)
 
 
-def _spec(study: Path | None, **options: Any) -> StudySpec:
+def _spec(
+    study: Path | None,
+    data: str | None,
+    reading: DataOptions,
+    split: SplitOptions,
+    **options: Any,
+) -> StudySpec:
     """The study file's specification, or the default one, with the given options on top."""
     from hpsearch.engine.spec import StudySpec, load_study
 
     spec = load_study(study) if study is not None else StudySpec()
-    split_seed = options.pop("split_seed")
     overrides = _overrides(options.pop("overrides"))
     changes = {name: value for name, value in options.items() if value is not None}
-    if "data" in changes and "name" not in changes:
+    if data is not None and "name" not in changes:
         changes["name"] = ""  # the name follows the data
-    if split_seed is not None:
-        changes["split"] = dataclasses.replace(spec.split, seed=split_seed)
+    changes["data"] = reading.spec(spec.data_spec if data is None else data)
+    changes["split"] = split.spec(spec.split)
     if overrides:
         changes["overrides"] = {**spec.overrides, **overrides}
     return dataclasses.replace(spec, **changes)
@@ -151,7 +163,8 @@ def _print_plan(console: Console, planned: SearchPlan) -> None:
         f"search {spec.name}: {', '.join(spec.families)}; {spec.trials} trials of {spec.epochs} "
         f"epochs on {planned.device} {planned.precision}",
     )
-    for line in estimate_lines(planned.estimates):
+    warnings = [printable(f"warning: {text}") for text in planned.warnings]
+    for line in (*warnings, *estimate_lines(planned.estimates)):
         _say(console, line)
     _say(console, "nothing was written (--dry-run)")
 

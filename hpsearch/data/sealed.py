@@ -6,10 +6,10 @@ recorded in the study first.
 
 from __future__ import annotations
 
-from hpsearch.data.dataset import ImageDataset
+from hpsearch.data.dataset import ImageDataset, ImagePart
 from hpsearch.data.splits import Split
 
 
-def open_test_split(dataset: ImageDataset, split: Split) -> ImageDataset:
+def open_test_split(dataset: ImageDataset, split: Split) -> ImagePart:
     """The test images of `dataset`."""
-    return dataset.subset(split.test)
+    return dataset.part(split.test)

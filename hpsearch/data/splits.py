@@ -1,4 +1,4 @@
-"""Train, validation and test split: made once, stratified, fingerprinted, stored.
+"""Train, validation and test split: stratified, by group, fingerprinted, stored.
 
 The test indices are used in `data/sealed.py` only, and that module is imported by
 `results/` only; a test of the layers checks both.
@@ -9,24 +9,50 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import warnings
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from hpsearch.config import JsonConfig
-from hpsearch.data.dataset import ImageDataset, Int64Array
+from hpsearch.data.dataset import (
+    NO_PART,
+    PARTS,
+    FloatArray,
+    ImageDataset,
+    ImagePart,
+    Int8Array,
+    Int64Array,
+)
 from hpsearch.errors import DataError
 from hpsearch.files import write_whole
+
+_WORDS = {"train": "training", "val": "validation", "test": "test"}
+_TRIES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitSpec(JsonConfig):
-    """How to split: fractions of the whole for validation and test, the rest is for training."""
+    """How to split.
+
+    Attributes:
+        val, test: fractions for validation and test, the rest is for training. Of all images; where
+            the source has an official test or validation part, of the images outside of it.
+        seed: of the drawing.
+        official: keep the source's own test and validation part, where it has one.
+        by_group: keep the images of a group (a person) together, where the source has groups.
+        allow_missing: let a class be absent from a part. Classes of fewer than 3 images are then
+            trained on only.
+    """
 
     val: float = 0.2
     test: float = 0.2
     seed: int = 0
+    official: bool = True
+    by_group: bool = True
+    allow_missing: bool = False
 
     def __post_init__(self) -> None:
         for name in ("val", "test"):
@@ -39,6 +65,11 @@ class SplitSpec(JsonConfig):
             raise DataError(
                 f"split: seed must be a whole number from 0 to {2**32 - 1}, but is {self.seed!r}"
             )
+        for name in ("official", "by_group", "allow_missing"):
+            if not isinstance(getattr(self, name), bool):
+                raise DataError(
+                    f"split: {name} must be true or false, but is {getattr(self, name)!r}"
+                )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,66 +94,246 @@ class Split:
         """How many images each part has."""
         return {"train": len(self.train), "val": len(self.val), "test": len(self.test)}
 
+    def membership(self, n: int) -> Int8Array:
+        """int8, (n,): for each of a data set's n images the index of its part in `PARTS`."""
+        parts = np.full(n, NO_PART, dtype=np.int8)
+        for number, rows in enumerate((self.train, self.val, self.test)):
+            parts[rows] = number
+        return parts
+
 
 @dataclasses.dataclass(frozen=True)
 class DevelopmentData:
     """What the search and the trainer see: everything but the test split."""
 
-    train: ImageDataset
-    val: ImageDataset
+    train: ImagePart
+    val: ImagePart
 
 
 def make_split(dataset: ImageDataset, spec: SplitSpec) -> Split:
-    """Splits `dataset`, each class in the same proportions; a function of data and `spec` alone.
+    """Splits `dataset`: a function of the data and `spec` alone.
+
+    Each class comes in the same proportions to every part, as far as groups allow.
 
     Raises:
-        DataError: a class has too few images to be in every part.
+        DataError: a class has too few images, or groups, to be in every part.
     """
+    official = dataset.official if spec.official else None
+    rows = np.arange(len(dataset), dtype=np.int64)
+    kept = {
+        part: np.empty(0, dtype=np.int64) if official is None else rows[official == number]
+        for number, part in enumerate(PARTS)
+        if part != "train"
+    }
+    pool = np.setdiff1d(rows, np.concatenate(list(kept.values())), assume_unique=True)
+    fractions = {part: getattr(spec, part) for part in kept if not len(kept[part])}
+    if not fractions:
+        drawn = {"train": pool}
+    elif spec.by_group and dataset.groups is not None:
+        drawn = _draw_groups(dataset, dataset.groups, pool, fractions, spec)
+    else:
+        drawn = _draw(dataset, pool, fractions, spec)
+    split = Split(**{part: np.sort(drawn.get(part, kept.get(part))) for part in PARTS})  # type: ignore[arg-type]
+    _check_parts(dataset, split, spec)
+    return split
+
+
+def _draw(
+    dataset: ImageDataset, pool: Int64Array, fractions: Mapping[str, float], spec: SplitSpec
+) -> dict[str, Int64Array]:
+    """Draws each part from `pool`, stratified by class."""
     from sklearn.model_selection import train_test_split
 
-    counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
-    rarest = int(counts.argmin())
-    if counts[rarest] < 3:
+    labels = dataset.labels
+    counts = np.bincount(labels[pool], minlength=len(dataset.classes))
+    wanted = 1 + len(fractions)
+    rare = np.flatnonzero(counts < wanted)
+    if len(rare) and not spec.allow_missing:
+        first = int(rare[counts[rare].argmin()])
         raise DataError(
-            f"{dataset.name}: class {dataset.classes[rarest]!r} has {counts[rarest]} images, "
-            "but needs at least 3: one each to train, validate and test"
+            f"{dataset.name}: class {dataset.classes[first]!r} has {counts[first]} images, but "
+            f"needs at least {wanted}: one each to train{_and_parts(fractions)} "
+            "(or --allow-missing)"
         )
-    rows = np.arange(len(dataset), dtype=np.int64)
-    n_test, n_val = (max(1, math.ceil(len(rows) * part)) for part in (spec.test, spec.val))
-    if min(n_test, n_val, len(rows) - n_test - n_val) < len(dataset.classes):
+    only_trained = pool[np.isin(labels[pool], rare)]
+    rest = np.setdiff1d(pool, only_trained, assume_unique=True)
+    sizes = {part: max(1, math.ceil(len(pool) * share)) for part, share in fractions.items()}
+    classes = len(dataset.classes) - len(rare)
+    least = 1 if spec.allow_missing else classes
+    if min(*sizes.values(), len(rest) - sum(sizes.values())) < least:
+        shares = " and ".join(f"a {_WORDS[part]} part of {fractions[part]}" for part in fractions)
         raise DataError(
-            f"{dataset.name}: {len(rows)} images are too few to put each of "
-            f"{len(dataset.classes)} classes into a validation part of {spec.val} and a test "
-            f"part of {spec.test}; add images or raise these fractions"
+            f"{dataset.name}: {len(pool)} images are too few to put each of {classes} classes "
+            f"into {shares}; add images or raise these fractions"
         )
-    try:
-        rest, test = train_test_split(
-            rows, test_size=n_test, stratify=dataset.labels, random_state=spec.seed
-        )
-        train, val = train_test_split(
-            rest, test_size=n_val, stratify=dataset.labels[rest], random_state=spec.seed
-        )
-    except ValueError:  # too few of a class are left for the second split
-        raise DataError(
-            f"{dataset.name}: class {dataset.classes[rarest]!r} has only {counts[rarest]} images, "
-            f"too few for a validation part of {spec.val} and a test part of {spec.test}; add "
-            "images of it or change the split's fractions or seed"
-        ) from None
-    split = Split(np.sort(train), np.sort(val), np.sort(test))
-    for name, part in (("train", split.train), ("val", split.val), ("test", split.test)):
-        absent = np.flatnonzero(np.bincount(dataset.labels[part], minlength=len(counts)) == 0)
-        if len(absent):
-            raise DataError(
-                f"{dataset.name}: class {dataset.classes[absent[0]]!r} has only "
-                f"{counts[absent[0]]} images, and none of them fell into the {name} part; add "
-                "images of it or change the split's fractions or seed"
+    drawn: dict[str, Int64Array] = {}
+    for part in sorted(sizes):  # test first, as ever: the same seed gives the same split
+        if spec.allow_missing:
+            alone = np.bincount(labels[rest])[labels[rest]] == 1
+            only_trained, rest = np.concatenate([only_trained, rest[alone]]), rest[~alone]
+        by_class: Int64Array | None = labels[rest]
+        if min(sizes[part], len(rest) - sizes[part]) < len(np.unique(labels[rest])):
+            by_class = None  # too few to take some of each class, which is allowed to be missing
+        try:
+            rest, drawn[part] = train_test_split(
+                rest, test_size=sizes[part], stratify=by_class, random_state=spec.seed
             )
-    return split
+        except ValueError:  # too few of a class are left for the second part
+            scarce = np.where(counts < wanted, np.iinfo(counts.dtype).max, counts).argmin()
+            shares = " and ".join(f"a {_WORDS[p]} part of {fractions[p]}" for p in fractions)
+            raise DataError(
+                f"{dataset.name}: class {dataset.classes[scarce]!r} has only {counts[scarce]} "
+                f"images, too few for {shares}; add images of it or change the split's fractions "
+                "or seed"
+            ) from None
+    return {**drawn, "train": np.concatenate([rest, only_trained])}
+
+
+def _draw_groups(
+    dataset: ImageDataset,
+    groups: Sequence[str],
+    pool: Int64Array,
+    fractions: Mapping[str, float],
+    spec: SplitSpec,
+) -> dict[str, Int64Array]:
+    """Draws whole groups for each part, so that its classes come as close to their shares as
+    they can: group after group, the largest first, goes where it brings most; of several random
+    orders the best one is taken.
+    """
+    names, member = np.unique([groups[row] for row in pool.tolist()], return_inverse=True)
+    if len(names) <= len(fractions):
+        raise DataError(
+            f"{dataset.name}: {len(names)} groups are too few to train{_and_parts(fractions)} "
+            "without a group on two sides; split without them (--ignore-groups) or add groups"
+        )
+    table = np.zeros((len(names), len(dataset.classes)))
+    np.add.at(table, (member, dataset.labels[pool]), 1.0)
+    shares = np.array([1.0 - sum(fractions.values()), *fractions.values()])
+    random = np.random.default_rng(spec.seed)
+    targets = np.maximum(shares[:, np.newaxis] * table.sum(axis=0), 1e-9)
+    tries = [_assign_groups(table, targets, random) for _ in range(_TRIES)]
+    _, _, best = min(tries, key=lambda item: item[:2])
+    parts = ("train", *fractions)
+    return {part: pool[best[member] == number] for number, part in enumerate(parts)}
+
+
+def _assign_groups(
+    table: FloatArray, targets: FloatArray, random: np.random.Generator
+) -> tuple[int, float, Int64Array]:
+    """One way to deal groups out: how many classes miss a part, the distance from the targets
+    (chi-square), and the part of each group.
+
+    Args:
+        table: (groups, classes) images.
+        targets: (parts, classes) images that each part should have.
+    """
+    order = random.permutation(len(table))
+    order = order[np.argsort(-table[order].sum(axis=1), kind="stable")]
+    dealt = np.zeros_like(targets)
+    assigned = np.zeros(len(table), dtype=np.int64)
+    for number, group in enumerate(order):
+        after = ((dealt + table[group] - targets) ** 2 / targets).sum(axis=1)
+        gain = ((dealt - targets) ** 2 / targets).sum(axis=1) - after
+        empty = dealt.sum(axis=1) == 0
+        if len(order) - number <= empty.sum():  # the last groups are for parts that have none
+            gain[~empty] = -np.inf
+        # Where two parts gain the same, the emptier one needs it more.
+        fullness = dealt.sum(axis=1) / targets.sum(axis=1)
+        best = np.lexsort((fullness, -np.round(gain, 9)))[0]
+        dealt[best] += table[group]
+        assigned[group] = best
+    occurs = table.sum(axis=0) > 0
+    missing = int((dealt[:, occurs] == 0).sum())
+    return missing, float(((dealt - targets) ** 2 / targets).sum()), assigned
+
+
+def _check_parts(dataset: ImageDataset, split: Split, spec: SplitSpec) -> None:
+    """Every class must be in every part, or the user must allow that it is not."""
+    counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
+    for part, rows in zip(PARTS, (split.train, split.val, split.test), strict=True):
+        if not len(rows):
+            raise DataError(f"{dataset.name}: the {_WORDS[part]} part is empty")
+        absent = np.flatnonzero(np.bincount(dataset.labels[rows], minlength=len(counts)) == 0)
+        if not len(absent) or spec.allow_missing:
+            continue
+        name, count = dataset.classes[absent[0]], counts[absent[0]]
+        grouped = spec.by_group and dataset.groups is not None
+        within = ""
+        if grouped and dataset.groups is not None:
+            members = np.flatnonzero(dataset.labels == absent[0]).tolist()
+            within = f" in {len({dataset.groups[row] for row in members})} groups"
+        raise DataError(
+            f"{dataset.name}: class {name!r} has only {count} images{within}, and none of them "
+            f"fell into the {_WORDS[part]} part; add images of it, change the split's fractions or "
+            "seed, or allow it with --allow-missing"
+        )
+
+
+def k_folds(dataset: ImageDataset, split: Split, k: int, spec: SplitSpec) -> list[Split]:
+    """`k` other ways to divide the training and validation images; the test part stays.
+
+    Each of these images is in one of the k validation parts. Classes are stratified, groups stay
+    together (as `spec` says for the split itself).
+
+    Raises:
+        DataError: k is not from 2 to the number of images of the smallest class, or of groups.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    pool = np.sort(np.concatenate([split.train, split.val]))
+    labels = dataset.labels[pool]
+    groups = None
+    if spec.by_group and dataset.groups is not None:
+        groups = [dataset.groups[row] for row in pool.tolist()]
+    counts = np.bincount(labels, minlength=len(dataset.classes))
+    present = np.flatnonzero(counts)
+    # By group, classes may be absent from a fold, but scikit-learn wants one that need not be.
+    decisive = int(
+        present[counts[present].argmin() if groups is None else counts[present].argmax()]
+    )
+    most, limit = int(counts[decisive]), f"images of class {dataset.classes[decisive]!r}"
+    if groups is not None and len(set(groups)) <= most:
+        most, limit = len(set(groups)), "groups"
+    if not isinstance(k, int) or not 2 <= k <= most:
+        raise DataError(
+            f"{dataset.name}: the number of folds must be from 2 to {most}, the number of "
+            f"{limit} outside the test part, but is {k!r}"
+        )
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    with warnings.catch_warnings():  # about classes of fewer images than folds
+        warnings.simplefilter("ignore", UserWarning)
+        folds = kind(n_splits=k, shuffle=True, random_state=spec.seed).split(pool, labels, groups)
+        return [Split(pool[train], pool[val], split.test) for train, val in folds]
+
+
+def split_notes(dataset: ImageDataset, spec: SplitSpec) -> tuple[str, ...]:
+    """How the data is split, in words."""
+    notes = []
+    if spec.official and dataset.official is not None:
+        found = {
+            part: int((dataset.official == PARTS.index(part)).sum()) for part in ("val", "test")
+        }
+        notes += [
+            f"the official {_WORDS[part]} part is kept ({count:,} images)"
+            if count
+            else f"{getattr(spec, part):.0%} of the other images are drawn as {_WORDS[part]} part"
+            for part, count in found.items()
+        ]
+    if spec.by_group and dataset.groups is not None:
+        count = len(set(dataset.groups))
+        notes.append(f"no group is on two sides of what is drawn ({count:,} groups)")
+    return tuple(notes)
+
+
+def _and_parts(fractions: Mapping[str, float]) -> str:
+    verbs = {"val": "validate", "test": "test"}
+    words = [verbs[part] for part in fractions]
+    return f", {words[0]} and {words[1]}" if len(words) == 2 else f" and {words[0]}"
 
 
 def development_data(dataset: ImageDataset, split: Split) -> DevelopmentData:
     """The training and validation parts of `dataset`."""
-    return DevelopmentData(train=dataset.subset(split.train), val=dataset.subset(split.val))
+    return DevelopmentData(train=dataset.part(split.train), val=dataset.part(split.val))
 
 
 def save_split(path: Path, split: Split) -> None:

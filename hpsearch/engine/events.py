@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from hpsearch.data.decode import Progress
 from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.families import ParamValue
 from hpsearch.training.trainer import EpochResult
@@ -28,13 +29,18 @@ class FamilyEstimate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchStarted:
-    """The search is set up, or read again; no trial has run in this process."""
+    """The search is set up, or read again; no trial has run in this process.
+
+    Attributes:
+        warnings: what looks wrong with the data, in words.
+    """
 
     record: SearchRecord
     device: str
     precision: str
     estimates: tuple[FamilyEstimate, ...]
     resumed: bool
+    warnings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,4 +69,11 @@ class TrialFinished:
     trial: TrialRecord
 
 
-Event = SearchStarted | TrialStarted | EpochFinished | TrialFinished
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataProgress:
+    """The data is being decoded, before the search starts."""
+
+    progress: Progress
+
+
+Event = DataProgress | SearchStarted | TrialStarted | EpochFinished | TrialFinished

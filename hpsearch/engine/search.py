@@ -19,8 +19,9 @@ from optuna.trial import FixedTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.config import Precision
-from hpsearch.data.resident import ResidentData, ResidentImages
-from hpsearch.engine.events import Event, FamilyEstimate, SearchStarted
+from hpsearch.data.decode import Progress
+from hpsearch.data.resident import ResidentData
+from hpsearch.engine.events import DataProgress, Event, FamilyEstimate, SearchStarted
 from hpsearch.engine.objective import Worker, drop_checkpoints, run_trial
 from hpsearch.engine.records import FINISHED, SearchRecord, read_search
 from hpsearch.engine.setup import (
@@ -47,12 +48,20 @@ class SearchPlan:
     device: str
     precision: str
     estimates: tuple[FamilyEstimate, ...]
+    warnings: tuple[str, ...]
 
 
 def plan(
-    spec: StudySpec | None = None, *, runs: str | Path = "runs", device: str = "auto"
+    spec: StudySpec | None = None,
+    *,
+    runs: str | Path = "runs",
+    device: str = "auto",
+    watch: Callable[[Progress], None] | None = None,
 ) -> SearchPlan:
     """Checks a specification and estimates the time of what is left to do, without starting it.
+
+    Args:
+        watch: is told how far the decoding of data has come that is not in the store yet.
 
     Raises:
         HpsearchError: as `search`.
@@ -60,7 +69,7 @@ def plan(
     spec, runs = spec or StudySpec(), Path(runs)
     target = resolve_device(device)
     existing = peek(runs, spec.name)
-    data = prepare_data(spec, existing, runs)
+    data = prepare_data(spec, existing, runs, watch=watch)
     _check_writable(runs)
     precision = resolve_precision(spec, existing, target)
     left = spec.shares()
@@ -69,7 +78,13 @@ def plan(
         done = [trial.family for trial in record.trials if trial.state in FINISHED]
         left = {family: max(0, share - done.count(family)) for family, share in left.items()}
     estimates = _estimates(spec, left, data.resident(target), target, precision)
-    return SearchPlan(spec=spec, device=str(target), precision=precision, estimates=estimates)
+    return SearchPlan(
+        spec=spec,
+        device=str(target),
+        precision=precision,
+        estimates=estimates,
+        warnings=data.warnings,
+    )
 
 
 def search(
@@ -102,7 +117,10 @@ def search(
     spec, runs = spec or StudySpec(), Path(runs)
     target = resolve_device(device)
     existing = peek(runs, spec.name)
-    data = prepare_data(spec, existing, runs)
+    tell = watch or (lambda _: None)
+    data = prepare_data(
+        spec, existing, runs, watch=lambda progress: tell(DataProgress(progress=progress))
+    )
     with _storage_errors(runs):
         storage = create_storage(runs)
         with _only_one(runs, spec.name):
@@ -127,15 +145,20 @@ def search(
                 fingerprints=data.fingerprints,
                 device=target,
                 precision=precision,
-                watch=watch or (lambda _: None),
+                watch=tell,
             )
             with _torch_threads(threads):
-                _run(worker, studies, storage, resumed=existing is not None)
+                _run(worker, studies, storage, data.warnings, resumed=existing is not None)
             return read_search(storage, runs, spec.name)
 
 
 def _run(
-    worker: Worker, studies: dict[str, optuna.Study], storage: RDBStorage, *, resumed: bool
+    worker: Worker,
+    studies: dict[str, optuna.Study],
+    storage: RDBStorage,
+    warnings: tuple[str, ...],
+    *,
+    resumed: bool,
 ) -> None:
     """Runs trials of the families in turn until each has its share."""
     spec = worker.spec
@@ -149,6 +172,7 @@ def _run(
             precision=worker.precision,
             estimates=estimates,
             resumed=resumed,
+            warnings=warnings,
         )
     )
     for family, study in studies.items():  # after an interruption, or with another --keep
@@ -261,7 +285,8 @@ def _epoch_seconds(
         overrides=spec.overrides,
     )
     part = min(1.0, 8 * config.batch_size / len(data.train))
-    probe = dataclasses.replace(data, train=_head(data.train, part), val=_head(data.val, part))
+    heads = (images.head(max(1, round(len(images) * part))) for images in (data.train, data.val))
+    probe = dataclasses.replace(data, train=next(heads), val=next(heads))
     measured: list[float] = []
     start = time.perf_counter()
     # A default that diverges or does not fit is no reason not to search: its trial will say so.
@@ -270,8 +295,3 @@ def _epoch_seconds(
         with contextlib.closing(train(model, probe, config, device=device)) as epochs:
             measured += [result.seconds for result in itertools.islice(epochs, 3)]
     return min(measured or [time.perf_counter() - start]) / part
-
-
-def _head(images: ResidentImages, part: float) -> ResidentImages:
-    n = max(1, round(len(images) * part))
-    return ResidentImages(images.images[:n], images.labels[:n])

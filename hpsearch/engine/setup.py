@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 
 from hpsearch.config import Precision
+from hpsearch.data.checks.source import data_warnings
 from hpsearch.data.dataset import ImageDataset, ImageShape
+from hpsearch.data.decode import Progress
 from hpsearch.data.resident import ResidentData
-from hpsearch.data.sources import load_dataset, locate
+from hpsearch.data.sources import locate
 from hpsearch.data.splits import (
     DevelopmentData,
     Split,
@@ -26,7 +28,9 @@ from hpsearch.data.splits import (
     load_split,
     make_split,
     save_split,
+    split_notes,
 )
+from hpsearch.data.store import load_dataset
 from hpsearch.engine.records import SPLIT, search_attrs, study_name
 from hpsearch.engine.samplers import make_pruner, make_sampler
 from hpsearch.engine.spec import StudySpec
@@ -44,12 +48,17 @@ from hpsearch.training.device import default_precision
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PreparedData:
-    """The data of a search, split; what the search works on has no test images."""
+    """The data of a search, split; what the search works on has no test images.
+
+    Attributes:
+        warnings: what looks wrong with the data, in words.
+    """
 
     development: DevelopmentData
     split: Split
     fingerprints: Mapping[str, str]
     summary: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
     @property
     def shape(self) -> ImageShape:
@@ -80,7 +89,13 @@ def peek(runs: Path, name: str) -> Existing | None:
     return find_existing(open_storage(runs), name) if (runs / DATABASE).is_file() else None
 
 
-def prepare_data(spec: StudySpec, existing: Existing | None, runs: Path) -> PreparedData:
+def prepare_data(
+    spec: StudySpec,
+    existing: Existing | None,
+    runs: Path,
+    *,
+    watch: Callable[[Progress], None] | None = None,
+) -> PreparedData:
     """Reads the data, splits it, and checks the specification against it and against the search
     that exists under its name; writes nothing.
 
@@ -93,7 +108,7 @@ def prepare_data(spec: StudySpec, existing: Existing | None, runs: Path) -> Prep
     """
     for family in spec.families:
         get_family(family)
-    dataset = load_dataset(spec.data)
+    dataset = load_dataset(spec.data_spec, watch=watch)
     if existing is not None and existing.attrs["fingerprints"]["data"] != dataset.fingerprint:
         # Before the rest is looked at: the stored split does not fit other data.
         _check_same_search(spec, {"data": dataset.fingerprint}, existing, runs)
@@ -110,9 +125,11 @@ def prepare_data(spec: StudySpec, existing: Existing | None, runs: Path) -> Prep
         development=development_data(dataset, split),
         split=split,
         fingerprints=fingerprints,
+        warnings=data_warnings(dataset, split),
         summary={
             "name": dataset.name,
-            "source": locate(spec.data),
+            "source": locate(spec.data_spec).to_dict(),
+            "notes": [*dataset.notes, *split_notes(dataset, spec.split)],
             "shape": dataclasses.asdict(dataset.shape),
             "classes": list(dataset.classes),
             "counts": split.counts,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpsearch.config import EarlyStopping, Precision
+from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import SplitSpec
 from hpsearch.errors import HpsearchError, SearchError
 from hpsearch.families import Override, Range
@@ -24,7 +25,7 @@ class StudySpec:
     The defaults are the default study (`studies/digits.py` spells them out).
 
     Attributes:
-        data: what `--data` takes; see `hpsearch.data.sources`.
+        data: a name or a path, as `--data` takes it, or a `DataSpec` that says more.
         name: of the search, in the storage and in folder names; by default that of the data.
         families: one Optuna study each, under the search's name.
         trials: in all, shared out evenly over the families.
@@ -36,7 +37,7 @@ class StudySpec:
         precision: "auto" is decided once, when the search starts, and stored.
     """
 
-    data: str = "digits"
+    data: DataSpec | str | os.PathLike[str] = "digits"
     name: str = ""
     families: tuple[str, ...] = ("logistic", "mlp", "cnn")
     trials: int = 30
@@ -52,7 +53,7 @@ class StudySpec:
         if isinstance(self.data, os.PathLike):
             object.__setattr__(self, "data", os.fspath(self.data))
         for field, kind in (
-            ("data", str),
+            ("data", DataSpec | str),
             ("name", str),
             ("families", tuple),
             ("split", SplitSpec),
@@ -65,7 +66,7 @@ class StudySpec:
                     f"{getattr(self, field)!r}"
                 )
         if not self.name:
-            name = re.sub(r"[^A-Za-z0-9]+", "-", Path(self.data).stem).strip("-")[:100]
+            name = re.sub(r"[^A-Za-z0-9]+", "-", Path(self.data_spec.source).stem).strip("-")[:100]
             object.__setattr__(self, "name", name or "search")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
             raise SearchError(
@@ -91,6 +92,11 @@ class StudySpec:
         if self.precision not in ("auto", "fp32", "bf16"):
             raise SearchError(f"precision must be auto, fp32 or bf16, but is {self.precision!r}")
 
+    @property
+    def data_spec(self) -> DataSpec:
+        """What `data` means in full."""
+        return DataSpec.of(self.data)
+
     def shares(self) -> dict[str, int]:
         """How many of the trials each family gets; the first ones get what does not divide."""
         share, rest = divmod(self.trials, len(self.families))
@@ -101,6 +107,7 @@ class StudySpec:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             **values,
+            "data": self.data_spec.to_dict(),
             "families": list(self.families),
             "split": self.split.to_dict(),
             "overrides": {key: _override_to_json(item) for key, item in self.overrides.items()},

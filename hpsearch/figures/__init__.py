@@ -1,7 +1,16 @@
-"""Pure functions from a history or a matrix to a picture."""
+"""Pure functions from a history, a matrix, images or a report to a picture or a page."""
 
 from hpsearch.figures._canvas import save_png
 from hpsearch.figures.confusion import confusion_figure
 from hpsearch.figures.curves import curves_figure
+from hpsearch.figures.preview import PreviewRow, preview_figure
+from hpsearch.figures.sheet import check_sheet
 
-__all__ = ["confusion_figure", "curves_figure", "save_png"]
+__all__ = [
+    "PreviewRow",
+    "check_sheet",
+    "confusion_figure",
+    "curves_figure",
+    "preview_figure",
+    "save_png",
+]

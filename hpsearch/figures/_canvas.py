@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from pathlib import Path
 
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -12,6 +14,30 @@ from matplotlib.figure import Figure
 from hpsearch.files import write_whole
 
 BLUE, ORANGE, GRAY = "#1f5fa8", "#d9701a", "#6b7280"
+
+# Fonts of Linux, Windows and macOS for scripts that matplotlib's own one lacks.
+_OTHER_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Arial Unicode MS",
+)
+
+
+@functools.cache
+def font_families() -> tuple[str, ...]:
+    """Fonts to write names in that come from outside: the later ones have what the first lacks.
+
+    Only fonts that are installed: matplotlib complains about others.
+    """
+    installed = set(font_manager.get_font_names())
+    return ("DejaVu Sans", *(name for name in _OTHER_FONTS if name in installed))
 
 
 def new_figure(width: float, height: float) -> Figure:

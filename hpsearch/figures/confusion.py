@@ -10,7 +10,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from hpsearch.figures._canvas import new_figure
+from hpsearch.figures._canvas import font_families, new_figure
+from hpsearch.names import printable
 
 
 def confusion_figure(
@@ -29,7 +30,7 @@ def confusion_figure(
     figure = new_figure(side + 0.8, side)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    labels = [name if len(name) <= 20 else name[:19] + "…" for name in classes]
+    labels = [name if len(name) <= 20 else name[:19] + "…" for name in map(printable, classes)]
     size = float(np.clip(220 / n, 4, 10))
     # Names come from files and users: a dollar sign in them is no formula.
     axes.set_xticks(
@@ -38,13 +39,14 @@ def confusion_figure(
         fontsize=size,
         rotation=90 if max(map(len, labels)) > 3 else 0,
         parse_math=False,
+        fontfamily=font_families(),
     )
-    axes.set_yticks(range(n), labels, fontsize=size, parse_math=False)
+    axes.set_yticks(range(n), labels, fontsize=size, parse_math=False, fontfamily=font_families())
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     # Ten letters fit on an inch of the matrix.
-    lines = wrap(title, int(10 * (side - 0.8)))
-    axes.set_title("\n".join(lines), fontsize=11, parse_math=False)
+    lines = wrap(printable(title), int(10 * (side - 0.8)))
+    axes.set_title("\n".join(lines), fontsize=11, parse_math=False, fontfamily=font_families())
     for row, column in zip(*np.nonzero(matrix), strict=True):
         axes.text(
             column,

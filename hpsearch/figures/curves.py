@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from hpsearch.figures._canvas import BLUE, GRAY, ORANGE, new_figure, tidy
+from hpsearch.figures._canvas import BLUE, GRAY, ORANGE, font_families, new_figure, tidy
+from hpsearch.names import printable
 from hpsearch.training.trainer import EpochResult, selection_key
 
 
@@ -22,7 +24,9 @@ def curves_figure(history: Sequence[EpochResult], *, title: str) -> Figure:
     epochs = [result.epoch for result in history]
     marker = "o" if len(history) == 1 else None
     figure = new_figure(12.0, 3.8)
-    figure.suptitle(title, fontsize=11, parse_math=False)
+    # Ten letters fit on an inch.
+    lines = wrap(printable(title), 110)
+    figure.suptitle("\n".join(lines), fontsize=11, parse_math=False, fontfamily=font_families())
     loss, accuracy, knobs = figure.subplots(1, 3)
     for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
         for part, color, label in (
@@ -47,8 +51,8 @@ def curves_figure(history: Sequence[EpochResult], *, title: str) -> Figure:
     )
     dropout.set_ylabel("dropout rate")
     dropout.set_ylim(0, 1)
-    lines = [*knobs.get_lines(), *dropout.get_lines()]
-    knobs.legend(lines, [str(line.get_label()) for line in lines], fontsize=8, loc="upper right")
+    drawn = [*knobs.get_lines(), *dropout.get_lines()]
+    knobs.legend(drawn, [str(line.get_label()) for line in drawn], fontsize=8, loc="upper right")
     for axes in (loss, accuracy, knobs):
         tidy(axes)
         axes.set_xlabel("epoch")

@@ -19,7 +19,7 @@ from sklearn.metrics import (
 )
 from torch import Tensor
 
-from hpsearch.data.dataset import ImageDataset
+from hpsearch.data.dataset import ImagePart
 from hpsearch.data.resident import ResidentImages
 from hpsearch.families import build_model
 from hpsearch.training.checkpoint import Checkpoint
@@ -49,11 +49,11 @@ def restore_model(checkpoint: Checkpoint) -> StagedModel:
 
 
 def run_model(
-    model: StagedModel, checkpoint: Checkpoint, dataset: ImageDataset, device: torch.device
+    model: StagedModel, checkpoint: Checkpoint, part: ImagePart, device: torch.device
 ) -> Evaluation:
-    """The model's outputs for all images of `dataset`, computed as in training."""
+    """The model's outputs for all images of `part`, computed as in training."""
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = ResidentImages.of(dataset, device)
+    images = ResidentImages.of(part, device)
     return evaluate(model, images, checkpoint.preprocessing, checkpoint.config.precision)
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.sealed import open_test_split
-from hpsearch.data.sources import load_dataset
+from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import Split, development_data, load_split
+from hpsearch.data.store import load_dataset
 from hpsearch.engine.records import (
     HISTORY,
     SPLIT,
@@ -137,12 +138,12 @@ def _check_trial(trial: TrialRecord, checkpoint: Checkpoint) -> None:
 
 def _same_data(trial: TrialRecord) -> tuple[ImageDataset, Split]:
     record = load_search(trial.runs, trial.search)
-    source = record.data["source"]
+    source = DataSpec.from_dict(record.data["source"])
     dataset = load_dataset(source)
     then, now = record.fingerprints["data"], dataset.fingerprint
     if now != then:
         raise DataError(
-            f"the data of search {trial.search!r} changed since: {source} (fingerprint "
+            f"the data of search {trial.search!r} changed since: {source.source} (fingerprint "
             f"{then[:8]} then, {now[:8]} now)"
         )
     path = record.folder / SPLIT

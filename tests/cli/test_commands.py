@@ -26,21 +26,6 @@ Run = Callable[[str], tuple[int, str, str]]
 SMALL = "--family logistic --family mlp --trials 4 --epochs 2"
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(command: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main(shlex.split(command))
-        output = capsys.readouterr()
-        return int(caught.value.code or 0), output.out, output.err
-
-    return run
-
-
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
@@ -110,7 +95,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("command", "parts"),
     [
         ("search --family resnext", ["'resnext'", "cnn, logistic, mlp"]),
-        ("search --data nothing", ["'nothing'", "digits", "FILE.npz"]),
+        ("search --data nothing", ["'nothing'", "digits", "FILE.npz", "data list"]),
         ("search --data nothing.npz", ["nothing.npz", "does not exist"]),
         ("search --set lr=5", ["lr", "5", "0.0001 to 0.5"]),
         ("search --set lr=1e-9..1e-2", ["lr", "1e-09..0.01"]),
@@ -124,7 +109,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("search --name hpsearch.db", ["'hpsearch.db'", "--name"]),
         ("search --data tiny.npz", ["2x2", "1x1", "logistic"]),
         ("search tiny.npz", ["tiny.npz", "no study file", "--data"]),
-        ("search --data folder.d", ["'folder.d'", "is a folder", "data/README.md"]),
+        ("search --data folder.d", ["folder.d", "no images"]),
         ("search exits.py", ["exits.py", "SystemExit"]),
         ("search --dry-run --runs in_the_way/runs", ["in_the_way", "cannot be written"]),
         (f"search --dry-run {SMALL} --runs RUNS --epochs 3", ["epochs (2 then, 3 now)"]),
@@ -226,9 +211,12 @@ def test_a_users_own_images_from_a_file(run: Run, tmp_path: Path) -> None:
 
 
 def test_help_of_every_command_and_option() -> None:
-    group = typer.main.get_command(app)
-    assert set(group.commands) == {"search", "dashboard", "export", "report"}  # type: ignore[attr-defined]
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    commands = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert set(commands) == {"search", "dashboard", "export", "report", "data"}
+    below = commands["data"].commands
+    assert set(below) == {"list", "inspect", "preview", "check", "convert"}
+    commands |= {f"data {name}": command for name, command in below.items()}
+    for name, command in commands.items():
         assert command.help, name
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
@@ -238,7 +226,7 @@ def test_the_help_tells_what_it_is_for_and_lists_the_commands(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
     assert "best image classifier" in out
-    for command in ("search", "dashboard", "export", "report"):
+    for command in ("search", "dashboard", "export", "report", "data"):
         assert re.search(rf"^\s+{command}\s+\w", out, flags=re.MULTILINE)
     code, out, _ = run("--version")
     assert (code, out) == (0, f"hpsearch {metadata.version('hpsearch')}\n")
@@ -250,6 +238,8 @@ def test_defaults_live_in_the_specification_alone() -> None:
     defaults = {p.name: p.default for p in search.params}
     for name in ("trials", "epochs", "seed", "keep", "data", "name", "precision"):
         assert hasattr(StudySpec(), name)
+        assert defaults[name] is None
+    for name in ("size", "fit", "gray", "on_error", "exclude", "split", "split_seed"):
         assert defaults[name] is None
 
 

@@ -34,7 +34,7 @@ def numbered(n: int) -> ResidentData:
     images[..., 0] = (np.arange(n) % 256)[:, np.newaxis, np.newaxis]
     images[..., 1] = (np.arange(n) // 256)[:, np.newaxis, np.newaxis]
     data = ImageDataset("numbered", images, np.arange(n, dtype=np.int64) % 3, ("a", "b", "c"))
-    return ResidentData.of(DevelopmentData(train=data, val=data), CPU)
+    return ResidentData.of(DevelopmentData(train=data.part(), val=data.part()), CPU)
 
 
 def pixels(batch: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -57,8 +57,8 @@ class TestPreprocessing:
         # Channels of different brightness and contrast.
         scaled = data.images // np.arange(1, channels + 1, dtype=np.uint8)
         data = ImageDataset("noise", scaled, data.labels, data.classes)
-        images, _ = ResidentImages.of(data, CPU).batch(torch.arange(len(data)))
-        normalised = Preprocessing.of(data).normalise(images).double()
+        images, _ = ResidentImages.of(data.part(), CPU).batch(torch.arange(len(data)))
+        normalised = Preprocessing.of(data.part()).normalise(images).double()
         for channel in range(channels):
             assert normalised[:, channel].mean().item() == pytest.approx(0, abs=1e-5)
             assert normalised[:, channel].std(correction=0).item() == pytest.approx(1, abs=1e-5)
@@ -70,7 +70,7 @@ class TestPreprocessing:
         random = np.random.default_rng(seed)
         images = random.integers(low, min(low + width, 256), (n, 3, 2, 3), dtype=np.uint8)
         labels = np.zeros(n, np.int64)
-        fitted = Preprocessing.of(ImageDataset("random", images, labels, ("a", "b")))
+        fitted = Preprocessing.of(ImageDataset("random", images, labels, ("a", "b")).part())
         scaled = images / 255.0
         np.testing.assert_allclose(fitted.mean, scaled.mean(axis=(0, 1, 2)), atol=1e-12)
         expected = np.maximum(scaled.std(axis=(0, 1, 2)), 1 / 255)
@@ -81,8 +81,8 @@ class TestPreprocessing:
         images[..., 1] = 200
         images[..., 2] = np.arange(4).reshape(4, 1, 1)
         data = ImageDataset("flat", images, np.array([0, 1, 0, 1]), ("a", "b"))
-        batch, _ = ResidentImages.of(data, CPU).batch(torch.arange(4))
-        normalised = Preprocessing.of(data).normalise(batch)
+        batch, _ = ResidentImages.of(data.part(), CPU).batch(torch.arange(4))
+        normalised = Preprocessing.of(data.part()).normalise(batch)
         assert normalised.isfinite().all()
         assert normalised[:, :2].abs().max().item() < 1e-4
 
@@ -95,9 +95,9 @@ class TestPreprocessing:
         self, noise: Callable[..., ImageDataset]
     ) -> None:
         train, val = noise(10, 10, seed=0), noise(10, 10, seed=1)
-        data = ResidentData.of(DevelopmentData(train=train, val=val), CPU)
-        assert data.preprocessing == Preprocessing.of(train)
-        assert data.preprocessing != Preprocessing.of(val)
+        data = ResidentData.of(DevelopmentData(train=train.part(), val=val.part()), CPU)
+        assert data.preprocessing == Preprocessing.of(train.part())
+        assert data.preprocessing != Preprocessing.of(val.part())
 
 
 class TestTrainBatches:
@@ -153,13 +153,13 @@ class TestTrainBatches:
     def test_augmented_batches_leave_the_resident_images_as_they_are(
         self, tiny_digits: ResidentData
     ) -> None:
-        before = tiny_digits.train.images.clone()
+        before = tiny_digits.train.pixels.clone()
         augment = {"rotate": 20.0, "brightness": 0.4}
         plain, augmented = (
             torch.cat([images for images, _ in train_batches(tiny_digits, 64, a, generator())])
             for a in ({}, augment)
         )
-        assert torch.equal(tiny_digits.train.images, before)
+        assert torch.equal(tiny_digits.train.pixels, before)
         assert not torch.allclose(plain, augmented, atol=0.1)
 
 
@@ -181,4 +181,4 @@ class TestEvalBatches:
         assert labels.dtype == torch.int64
         assert images.is_contiguous(memory_format=torch.channels_last)
         restored = pixels(images, data.preprocessing)
-        assert torch.equal(restored.permute(0, 2, 3, 1), data.val.images)
+        assert torch.equal(restored.permute(0, 2, 3, 1), data.val.pixels)

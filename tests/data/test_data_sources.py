@@ -4,11 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from hpsearch.data.dataset import ImageDataset
-from hpsearch.data.sources import SOURCES, DataSource, load_dataset, locate
+from hpsearch.data.sources import SOURCES, DataSource, locate
+from hpsearch.data.spec import DataSpec
+from hpsearch.data.store import load_dataset
 from hpsearch.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -32,34 +36,71 @@ def refusal(spec: str | Path) -> str:
     return message
 
 
+def picture(path: Path, seed: int, size: tuple[int, int] = (9, 7)) -> None:
+    """A small colour picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
 @pytest.fixture
 def specimens(tmp_path: Path) -> dict[str, str]:
-    """For each row of the table, by its usage, something that it can load."""
+    """For each kind of source, by its usage, something that it can load."""
+    for number in range(12):
+        picture(tmp_path / "folders" / "ab"[number % 2] / f"{number}.png", number)
+        picture(tmp_path / "names" / f"{'ab'[number % 2]}.{number}.png", number)
+        picture(tmp_path / "table" / "images" / f"{number}.png", number)
+    rows = "".join(f"{number}.png,{'ab'[number % 2]}\n" for number in range(12))
+    (tmp_path / "table" / "labels.csv").write_text("file,label\n" + rows)
+    with h5py.File(tmp_path / "some.h5", "w") as file:
+        file["images"], file["labels"] = RGB, LABELS
     return {
         "digits": "digits",
+        "glyphs": "glyphs",
+        "FOLDER": str(tmp_path / "folders"),
+        "FILE.csv": str(tmp_path / "table"),
+        "FOLDER of cat.0.jpg": str(tmp_path / "names"),
         "FILE.npz": str(npz(tmp_path / "some.npz", images=GRAY, labels=LABELS)),
+        "FILE.h5": str(tmp_path / "some.h5"),
     }
 
 
+# The data sets of torchvision have tests of their own.
+OWN = [row for row in SOURCES if "root" not in {option.name for option in row.options}]
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=lambda row: row.usage)
-class TestEverySource:
+class TestEveryRow:
     def test_says_how_it_is_used_in_one_line(self, source: DataSource) -> None:
         assert source.usage
         assert source.help
         assert "\n" not in source.usage + source.help
 
-    def test_loads_its_specimen_and_no_other_row_claims_it(
-        self, source: DataSource, specimens: dict[str, str]
-    ) -> None:
-        spec = specimens[source.usage]
-        assert [row.usage for row in SOURCES if row.accepts(spec)] == [source.usage]
-        assert load_dataset(spec).fingerprint == load_dataset(spec).fingerprint
-        assert load_dataset(spec).name
+    def test_its_options_have_names_and_help(self, source: DataSource) -> None:
+        names = [option.name for option in source.options]
+        assert len(set(names)) == len(names)
+        assert all(name.isidentifier() for name in names)
+        assert all(option.help and "\n" not in option.help for option in source.options)
+
+    def test_an_option_that_it_does_not_have_is_refused(self, source: DataSource) -> None:
+        spec = DataSpec(source="somewhere", options={"nonsense": "1"})
+        with pytest.raises(DataError, match="no option 'nonsense'") as caught:
+            source.read_options(spec)
+        assert all(option.name in str(caught.value) for option in source.options)
 
     def test_is_offered_to_who_asks_for_something_unknown(self, source: DataSource) -> None:
-        message = refusal("mnist")
-        assert source.usage in message
-        assert source.help in message
+        message = refusal("something else")
+        assert source.usage in message or "hpsearch data list" in message
+
+
+@pytest.mark.parametrize("source", OWN, ids=lambda row: row.usage)
+def test_a_specimen_is_loaded_and_no_other_row_claims_it(
+    source: DataSource, specimens: dict[str, str]
+) -> None:
+    spec = DataSpec(source=specimens[source.usage])
+    assert [row.usage for row in SOURCES if row.accepts(spec)] == [source.usage]
+    assert load_dataset(spec).fingerprint == load_dataset(spec).fingerprint
+    assert load_dataset(spec).name
 
 
 def test_a_located_file_is_found_from_any_folder(
@@ -68,7 +109,7 @@ def test_a_located_file_is_found_from_any_folder(
     (tmp_path / "data").mkdir()
     npz(tmp_path / "data" / "a.npz", images=GRAY, labels=LABELS)
     monkeypatch.chdir(tmp_path)
-    located = locate("data/a.npz")
+    located = locate(DataSpec(source="data/a.npz"))
     monkeypatch.chdir(tmp_path / "data")
     assert len(load_dataset(located)) == 12
     assert locate(located) == located
@@ -83,10 +124,10 @@ def test_a_located_name_is_the_name_whatever_lies_here(
         (tmp_path / "digits").mkdir()
     if kind == "file":
         (tmp_path / "digits").touch()
-    assert locate("digits") == "digits"
+    assert locate(DataSpec()).source == "digits"
 
 
-@pytest.mark.parametrize("spec", ["", "digit", "Digits", "images.h5", "npz"])
+@pytest.mark.parametrize("spec", ["", "digit", "Digits", "npz"])
 def test_an_unknown_source_is_refused(spec: str) -> None:
     assert repr(spec) in refusal(spec)
 
@@ -120,6 +161,41 @@ def test_an_npz_can_name_its_classes(tmp_path: Path) -> None:
     assert load_dataset(str(path)).classes == ("ant", "bée", "cat", "dog")
 
 
+@pytest.mark.parametrize(
+    "labels", [["dog", "ant", "bee"] * 4, [7, 1, 3] * 4, [2.0, 0.0, 1.0] * 4], ids=str
+)
+def test_classes_are_the_labels_that_occur(tmp_path: Path, labels: list[Any]) -> None:
+    data = load_dataset(npz(tmp_path / "a.npz", images=RGB, labels=labels))
+    assert data.classes == (
+        ("ant", "bee", "dog")
+        if "ant" in labels
+        else tuple(str(int(label)) for label in sorted(set(labels)))
+    )
+    assert [data.classes[label] for label in data.labels] == [
+        label if isinstance(label, str) else str(int(label)) for label in labels
+    ]
+
+
+@pytest.mark.parametrize("images", [RGB / 255.0, np.moveaxis(RGB, 3, 1)], ids=["float", "NCHW"])
+def test_an_npz_of_another_layout_gives_the_same_images(tmp_path: Path, images: np.ndarray) -> None:
+    data = load_dataset(npz(tmp_path / "a.npz", images=images, labels=LABELS))
+    np.testing.assert_array_equal(data.images, RGB)
+
+
+def test_an_npz_can_have_groups_names_and_an_official_split(tmp_path: Path) -> None:
+    people = [f"person {n // 4}" for n in range(12)]
+    splits = ["train"] * 6 + ["valid"] * 3 + [""] + ["Test"] * 2
+    names = [f"{n}.jpg" for n in range(12)]
+    path = npz(
+        tmp_path / "a.npz", images=RGB, labels=LABELS, groups=people, splits=splits, names=names
+    )
+    data = load_dataset(path)
+    assert list(data.groups or ()) == people
+    assert list(data.names or ()) == names
+    assert data.official is not None
+    assert data.official.tolist() == [0] * 6 + [1] * 3 + [-1] + [2] * 2
+
+
 def test_the_suffix_may_be_in_capitals(tmp_path: Path) -> None:
     npz(tmp_path / "a.npz", images=RGB, labels=LABELS).rename(tmp_path / "A.NPZ")
     assert len(load_dataset(str(tmp_path / "A.NPZ"))) == 12
@@ -131,27 +207,30 @@ def test_the_suffix_may_be_in_capitals(tmp_path: Path) -> None:
         ({"labels": LABELS}, "images"),
         ({"images": GRAY}, "labels"),
         ({}, "images"),
-        ({"images": GRAY / 255.0, "labels": LABELS}, "float64"),
+        ({"images": GRAY / 1.0, "labels": LABELS}, "0 to 1"),
+        ({"images": GRAY / 255.0 * np.nan, "labels": LABELS}, "nan"),
         ({"images": GRAY.astype(np.int64), "labels": LABELS}, "int64"),
         ({"images": GRAY[0], "labels": LABELS}, "(6, 5)"),
         ({"images": RGB[..., :2], "labels": LABELS}, "channels"),
         ({"images": GRAY, "labels": LABELS[:-1]}, "(11,)"),
-        ({"images": GRAY, "labels": LABELS.astype(float)}, "float64"),
+        ({"images": GRAY, "labels": LABELS + 0.5}, "float64"),
+        ({"images": GRAY, "labels": LABELS + np.inf}, "infinite"),
         ({"images": GRAY, "labels": LABELS > 0}, "bool"),
-        ({"images": GRAY, "labels": LABELS - 1}, "-1"),
+        ({"images": GRAY, "labels": LABELS - 1, "classes": ["a", "b", "c"]}, "-1"),
+        ({"images": GRAY, "labels": LABELS + 1, "classes": ["a", "b", "c"]}, "count them from 0"),
         ({"images": GRAY, "labels": np.int64(1)}, "()"),
         ({"images": GRAY, "labels": LABELS, "classes": ["ant", "bee"]}, "2 classes"),
         ({"images": GRAY, "labels": LABELS, "classes": ["ant", "bee", "ant"]}, "ant"),
         ({"images": GRAY, "labels": LABELS, "classes": "ant"}, "classes"),
         ({"images": GRAY[:0], "labels": LABELS[:0]}, "no images"),
-        # Labels that are no labels, but identifiers: there is no memory for so many classes.
-        ({"images": GRAY, "labels": LABELS + 2**62}, "labels"),
+        ({"images": GRAY, "labels": LABELS, "groups": ["ann"]}, "groups"),
+        ({"images": GRAY, "labels": LABELS, "splits": ["exam"] * 12}, "exam"),
     ],
     ids=[
-        "no images", "no labels", "nothing", "float images", "wide images", "one image",
-        "two channels", "too few labels", "float labels", "bool labels", "negative label",
-        "one label", "too few classes", "repeated class", "one class name", "empty",
-        "huge labels",
+        "no images", "no labels", "nothing", "float images", "NaN", "wide images", "one image",
+        "two channels", "too few labels", "half labels", "infinite labels", "bool labels",
+        "negative label", "labels from 1", "one label", "too few classes", "repeated class",
+        "one class name", "empty", "groups", "splits",
     ],
 )  # fmt: skip
 def test_an_npz_of_the_wrong_arrays_is_refused(

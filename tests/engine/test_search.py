@@ -19,8 +19,8 @@ import torch
 from hpsearch import Range, SearchRecord, StudySpec, export, load_search, plan, search
 from hpsearch.config import EarlyStopping
 from hpsearch.data.resident import ResidentData
-from hpsearch.data.sources import load_dataset
 from hpsearch.data.splits import SplitSpec, development_data, load_split
+from hpsearch.data.store import load_dataset
 from hpsearch.engine.events import EpochFinished, Event, SearchStarted, TrialFinished, TrialStarted
 from hpsearch.engine.records import SPLIT
 from hpsearch.engine.storage import DATABASE

@@ -14,8 +14,8 @@ from PIL import Image
 from hpsearch import SearchRecord, StudySpec, export, load_search, search
 from hpsearch.data.resident import ResidentImages
 from hpsearch.data.sealed import open_test_split
-from hpsearch.data.sources import load_dataset
 from hpsearch.data.splits import Split, load_split, save_split
+from hpsearch.data.store import load_dataset
 from hpsearch.engine.records import SPLIT
 from hpsearch.errors import CheckpointError, DataError, SearchError
 from hpsearch.results.evaluation import restore_model, score

@@ -107,7 +107,7 @@ class TestLearning:
     def test_a_wrong_label_is_learnt_as_it_is(self, twenty_digits: ResidentData) -> None:
         # The labels go with the images through shuffling: turned by one, they are learnt so.
         train_part = twenty_digits.train
-        turned = ResidentImages(train_part.images, (train_part.labels + 1) % 10)
+        turned = dataclasses.replace(train_part, labels=(train_part.labels + 1) % 10)
         data = dataclasses.replace(twenty_digits, train=turned)
         model, _ = trained(changed(SMALL_MLP, batch_size=10, epochs=30), data)
         outputs = evaluate(model, twenty_digits.train, data.preprocessing, "fp32").logits
@@ -170,9 +170,9 @@ class TestRepetition:
         assert numbers(history) == numbers(undisturbed)
 
     def test_the_data_is_not_changed(self, tiny_digits: ResidentData) -> None:
-        before = tiny_digits.train.images.clone(), tiny_digits.train.labels.clone()
+        before = tiny_digits.train.pixels.clone(), tiny_digits.train.labels.clone()
         trained(SMALL_CNN, tiny_digits)
-        assert torch.equal(tiny_digits.train.images, before[0])
+        assert torch.equal(tiny_digits.train.pixels, before[0])
         assert torch.equal(tiny_digits.train.labels, before[1])
 
 
@@ -343,8 +343,8 @@ class TestClosing:
             next(epochs)
 
     def test_closing_lets_go_of_model_and_data(self, noise: Callable[..., ImageDataset]) -> None:
-        part = ResidentImages.of(noise(20, 20), CPU)
-        preprocessing = Preprocessing.of(noise(20, 20))
+        part = ResidentImages.of(noise(20, 20).part(), CPU)
+        preprocessing = Preprocessing.of(noise(20, 20).part())
         data = ResidentData(part, part, ("a", "b"), preprocessing)
         model = build_model(LOGISTIC, preprocessing.shape, 2)
         epochs = train(model, data, LOGISTIC, device=CPU)
@@ -368,9 +368,9 @@ class TestEvaluate:
     def test_it_is_what_numpy_makes_of_it(self, noise: Callable[..., ImageDataset]) -> None:
         n = EVAL_BATCH_SIZE + 88  # more than one batch
         data = noise(n // 3, n // 3, n // 3, height=5, width=3, channels=3)
-        preprocessing = Preprocessing.of(data)
+        preprocessing = Preprocessing.of(data.part())
         model = build_model(LOGISTIC, preprocessing.shape, 3)
-        found = evaluate(model, ResidentImages.of(data, CPU), preprocessing, "fp32")
+        found = evaluate(model, ResidentImages.of(data.part(), CPU), preprocessing, "fp32")
 
         pixels = (data.images / 255.0 - preprocessing.mean) / preprocessing.std
         inputs = np.moveaxis(pixels, -1, 1).reshape(len(data), -1)

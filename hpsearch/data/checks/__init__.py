@@ -1,0 +1,17 @@
+"""Looks for what would make results wrong: duplicates, leaks, shift, odd classes and images."""
+
+from hpsearch.data.checks.findings import CheckReport, Finding, Pair, Severity, Shift
+from hpsearch.data.checks.run import check_data, store_report, stored_report
+from hpsearch.data.checks.shift import shift_against
+
+__all__ = [
+    "CheckReport",
+    "Finding",
+    "Pair",
+    "Severity",
+    "Shift",
+    "check_data",
+    "shift_against",
+    "store_report",
+    "stored_report",
+]

@@ -1,0 +1,171 @@
+"""The whole check of a data set, and where its result is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpsearch.data.catalog import BadImage, Catalog
+from hpsearch.data.checks.counts import (
+    blank_findings,
+    class_findings,
+    group_findings,
+    source_findings,
+)
+from hpsearch.data.checks.duplicates import (
+    TEST,
+    TRAIN,
+    VAL,
+    exact_duplicates,
+    near_duplicates,
+)
+from hpsearch.data.checks.findings import PART_WORDS, CheckReport, Finding, Shift, by_severity
+from hpsearch.data.checks.near import near_pairs
+from hpsearch.data.checks.shift import label_shift, measure_shift, shift_against, shift_finding
+from hpsearch.data.checks.sizes import file_sizes, size_findings
+from hpsearch.data.dataset import PARTS, ImageDataset, ImagePart, Int8Array, UInt8Array
+from hpsearch.data.decode import Clock
+from hpsearch.data.splits import Split
+from hpsearch.errors import DataError
+from hpsearch.files import write_text
+
+if TYPE_CHECKING:
+    from hpsearch.data.store import Watch
+
+_COMPARED = ((TRAIN, VAL), (TRAIN, TEST))
+
+
+def check_data(
+    dataset: ImageDataset,
+    split: Split | None = None,
+    *,
+    catalog: Catalog | None = None,
+    bad: Sequence[BadImage] = (),
+    against: UInt8Array | None = None,
+    cheap: bool = False,
+    watch: Watch | None = None,
+) -> CheckReport:
+    """Looks for what would make results wrong. No model is scored, and of the test images nothing
+    but hashes, sizes and cheap features is looked at.
+
+    Args:
+        catalog: where the images come from, for the sizes of the files and what the source saw.
+        bad: images that could not be read and are left out of `dataset`.
+        against: uint8 (n, height, width, channels), unlabelled images that a model will meet.
+        cheap: only what costs next to nothing: exact duplicates, classes, groups, blank images.
+        watch: is told how far it has come.
+
+    Raises:
+        DataError: `against` has another shape than the images of `dataset`.
+    """
+    parts = None if split is None else split.membership(len(dataset))
+    findings = [
+        *source_findings(() if catalog is None else catalog.remarks, bad),
+        *class_findings(dataset, parts),
+        *group_findings(dataset, parts),
+        *blank_findings(dataset),
+        *exact_duplicates(dataset, parts),
+    ]
+    shifts: list[Shift] = []
+    if not cheap:
+        progress = _Teller(watch)
+        if catalog is not None and catalog.images.shape is None:
+            tell = progress.on("looking at the files", len(catalog))
+            findings += size_findings(catalog, file_sizes(catalog, tell), dataset.shape)
+        findings += near_duplicates(dataset, parts, near_pairs(dataset, progress))
+        if parts is not None:
+            shifts, found = _shifts(dataset, parts)
+            findings += found
+    if against is not None:
+        learnt = _part(dataset, parts, TRAIN)
+        shift = shift_against(learnt, against, "all" if parts is None else "training")
+        if shift is not None:
+            shifts.append(shift)
+            findings += shift_finding(shift)
+    return CheckReport(
+        data=dataset.fingerprint,
+        split=None if split is None else split.fingerprint,
+        cheap=cheap,
+        counts={
+            "images": len(dataset),
+            "classes": len(dataset.classes),
+            **({} if split is None else split.counts),
+        },
+        findings=by_severity(findings),
+        shifts=tuple(shifts),
+    )
+
+
+def store_report(report: CheckReport, cache: Path) -> Path:
+    """Writes the report to its place below the folder `cache`, whole; returns the file.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    path = _place(report.data, report.split, cache)
+    text = json.dumps(report.to_dict(), ensure_ascii=True, indent=1)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    except OSError as error:
+        raise DataError(
+            f"the result of the check cannot be written to {path.parent} "
+            f"({error.strerror or error}); set HPSEARCH_CACHE to another folder"
+        ) from error
+    return path
+
+
+def stored_report(data: str, split: str | None, cache: Path) -> CheckReport | None:
+    """What `store_report` wrote for this data and split (fingerprints).
+
+    Returns:
+        None: there is none, or it cannot be read.
+    """
+    try:
+        text = _place(data, split, cache).read_text(encoding="utf-8")
+        report = CheckReport.from_dict(json.loads(text))
+    except (OSError, ValueError, RecursionError):  # DataError is a ValueError
+        return None
+    return report if (report.data, report.split) == (data, split) else None
+
+
+def _place(data: str, split: str | None, cache: Path) -> Path:
+    return cache / "checks" / f"{data}-{split or 'unsplit'}.json"
+
+
+def _part(dataset: ImageDataset, parts: Int8Array | None, part: int) -> ImagePart:
+    return dataset.part(None if parts is None else np.flatnonzero(parts == part))
+
+
+def _shifts(dataset: ImageDataset, parts: Int8Array) -> tuple[list[Shift], list[Finding]]:
+    shifts, findings = [], []
+    for first, second in _COMPARED:
+        names = PART_WORDS[PARTS[first]], PART_WORDS[PARTS[second]]
+        sides = _part(dataset, parts, first), _part(dataset, parts, second)
+        findings += label_shift(*sides, names)
+        shift = measure_shift(*sides, names)
+        if shift is not None:
+            shifts.append(shift)
+            findings += shift_finding(shift)
+    return shifts, findings
+
+
+class _Teller:
+    """Makes `Progress` reports for `watch`, with a clock for each thing that is done."""
+
+    def __init__(self, watch: Watch | None) -> None:
+        self._watch = watch or (lambda _: None)
+        self._what, self._clock = "", Clock("", 0)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self._what, self._clock = what, Clock(what, total)
+        self._watch(self._clock.at(done))
+
+    def on(self, what: str, total: int) -> Callable[[int], None]:
+        """The same for one thing."""
+        return lambda done: self(what, done, total)

@@ -1,0 +1,114 @@
+"""The check of what a user names: from a `DataSpec` to a report, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from hpsearch.data.checks.findings import CheckReport, Finding, by_severity
+from hpsearch.data.checks.run import check_data, store_report, stored_report
+from hpsearch.data.dataset import ImageDataset, UInt8Array
+from hpsearch.data.decode import Clock, Target, decode_all
+from hpsearch.data.readers import FileReader
+from hpsearch.data.sources import open_catalog
+from hpsearch.data.sources._files import list_files
+from hpsearch.data.spec import DataSpec
+from hpsearch.data.splits import Split, SplitSpec, make_split
+from hpsearch.data.store import Watch, cache_folder, load_catalog
+from hpsearch.errors import DataError
+from hpsearch.names import listed
+
+MOST_AGAINST = 2_000
+"""How many unlabelled images are compared at most."""
+
+
+def check_source(
+    spec: DataSpec,
+    split_spec: SplitSpec,
+    *,
+    against: Path | None = None,
+    watch: Watch | None = None,
+) -> tuple[CheckReport, ImageDataset]:
+    """Checks what `spec` names, stores the report, and returns it with the images.
+
+    Images that cannot be read, and data that cannot be split as asked, are findings.
+
+    Args:
+        against: a folder of unlabelled images that the model will meet.
+
+    Raises:
+        DataError: the data cannot be found, or none of its images can be read.
+    """
+    lenient = dataclasses.replace(spec, on_error="skip")
+    catalog = open_catalog(lenient)
+    dataset = load_catalog(catalog, lenient, watch=watch)
+    split, refusals = _split(dataset, split_spec)
+    if dataset.skipped and spec.on_error == "fail":
+        refusals.append(_unreadable(dataset))
+    report = check_data(
+        dataset,
+        split,
+        catalog=catalog,
+        bad=dataset.skipped if spec.on_error == "skip" else (),
+        against=None if against is None else unlabelled_images(against, dataset, spec, watch),
+        watch=watch,
+    )
+    report = dataclasses.replace(report, findings=by_severity([*refusals, *report.findings]))
+    store_report(report, cache_folder())
+    return report, dataset
+
+
+def _split(dataset: ImageDataset, spec: SplitSpec) -> tuple[Split | None, list[Finding]]:
+    try:
+        return make_split(dataset, spec), []
+    except DataError as error:
+        finding = Finding(kind="cannot be split", severity="error", message=str(error), count=1)
+        return None, [finding]
+
+
+def _unreadable(dataset: ImageDataset) -> Finding:
+    names = tuple(str(image) for image in dataset.skipped)
+    return Finding(
+        kind="unreadable images",
+        severity="error",
+        message=f"{len(names):,} of {len(names) + len(dataset):,} images cannot be read: "
+        f"{listed(names)}; a search refuses them unless --on-error skip",
+        count=len(names),
+        names=names,
+    )
+
+
+def data_warnings(dataset: ImageDataset, split: Split) -> tuple[str, ...]:
+    """What a check found to be wrong: the stored one of this data and split, or a cheap one."""
+    report = stored_report(dataset.fingerprint, split.fingerprint, cache_folder())
+    if report is None:
+        report = check_data(dataset, split, bad=dataset.skipped, cheap=True)
+    return tuple(item.message for item in report.findings if item.severity != "note")
+
+
+def unlabelled_images(
+    folder: Path, dataset: ImageDataset, spec: DataSpec, watch: Watch | None = None
+) -> UInt8Array:
+    """Pictures below a folder, brought to the shape of `dataset` as its own were: uint8
+    (n, height, width, channels); of many, 2,000 evenly chosen ones.
+
+    Raises:
+        DataError: there is no such folder, or no picture in it that can be read.
+    """
+    if not folder.is_dir():
+        raise DataError(f"--against {folder}: there is no such folder")
+    paths = list_files(folder).images
+    paths = paths[:: max(1, -(-len(paths) // MOST_AGAINST))]
+    reader, clock = FileReader(folder, paths), Clock("decoding", len(paths))
+    images: list[UInt8Array] = []
+    with closing(decode_all(reader, list(paths), Target(dataset.shape, spec.fit))) as batches:
+        for batch in batches:
+            images += [image for image in batch if isinstance(image, np.ndarray)]
+            if watch is not None:
+                watch(clock.at(len(images)))
+    if not images:
+        raise DataError(f"--against {folder}: there is no picture that can be read")
+    return np.stack(images)

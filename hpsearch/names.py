@@ -1,0 +1,23 @@
+"""Names that come from outside (files, classes, people), made safe to show."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    r"""`text` with what does not print (control characters, bidi overrides, undecodable bytes)
+    written out: an escape character becomes the four characters `\x1b`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable()
+        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for character in text
+    )
+
+
+def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:
+    """The first `most` of `names`, and how many more there are: a, b, c and 7 more."""
+    shown = ", ".join(printable(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
