@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpsearch.config import EarlyStopping, TrainConfig
+    from hpsearch.data.checks.source import check_source
+    from hpsearch.data.convert import convert
     from hpsearch.data.dataset import ImageDataset
+    from hpsearch.data.spec import DataSpec
     from hpsearch.data.splits import SplitSpec
     from hpsearch.data.store import load_dataset
     from hpsearch.engine.records import SearchRecord, TrialRecord, load_search
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from hpsearch.results.export import Export, export
 
 _HOME = {
+    "check_source": "hpsearch.data.checks.source",
+    "convert": "hpsearch.data.convert",
+    "DataSpec": "hpsearch.data.spec",
     "EarlyStopping": "hpsearch.config",
     "TrainConfig": "hpsearch.config",
     "ImageDataset": "hpsearch.data.dataset",
@@ -45,6 +51,7 @@ _HOME = {
 }
 
 __all__ = [
+    "DataSpec",
     "EarlyStopping",
     "Export",
     "HpsearchError",
@@ -55,6 +62,8 @@ __all__ = [
     "StudySpec",
     "TrainConfig",
     "TrialRecord",
+    "check_source",
+    "convert",
     "export",
     "family_names",
     "load_dataset",

@@ -156,6 +156,12 @@ def _check_same_search(
     ]
     if spec.precision not in ("auto", existing.attrs["precision"]):
         differences.append(f"precision ({existing.attrs['precision']} then, {spec.precision} now)")
+    if fingerprints["data"] != existing.attrs["fingerprints"]["data"]:
+        differences += [
+            f"{field} of the data ({_brief(stored['data'][field])} then, {_brief(value)} now)"
+            for field, value in asked["data"].items()
+            if field != "source" and stored["data"].get(field) != value
+        ]
     for key, now in fingerprints.items():
         then = existing.attrs["fingerprints"].get(key)
         # A split that follows from a difference named already is not named again.

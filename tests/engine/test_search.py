@@ -15,13 +15,23 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from PIL import Image
 
 from hpsearch import Range, SearchRecord, StudySpec, export, load_search, plan, search
 from hpsearch.config import EarlyStopping
+from hpsearch.data.checks.source import check_source
 from hpsearch.data.resident import ResidentData
+from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import SplitSpec, development_data, load_split
 from hpsearch.data.store import load_dataset
-from hpsearch.engine.events import EpochFinished, Event, SearchStarted, TrialFinished, TrialStarted
+from hpsearch.engine.events import (
+    DataProgress,
+    EpochFinished,
+    Event,
+    SearchStarted,
+    TrialFinished,
+    TrialStarted,
+)
 from hpsearch.engine.records import SPLIT
 from hpsearch.engine.storage import DATABASE
 from hpsearch.errors import DataError, SearchError, SpaceError
@@ -292,6 +302,75 @@ def test_fewer_images_under_the_same_name_are_other_data(tmp_path: Path) -> None
     npz(tmp_path / "mine.npz", digits.images[:100], digits.labels[:100])
     with pytest.raises(SearchError, match=r"data \(fingerprint .* --name mine-2"):
         search(spec, runs=tmp_path / "runs", device="cpu")
+
+
+def table_of_people(folder: Path) -> DataSpec:
+    """72 pictures of 12 people in a folder of their own, and a table beside it."""
+    (folder / "pictures").mkdir()
+    lines = ["person,colour,picture"]
+    for number in range(72):
+        pixels = np.random.default_rng(number).integers(0, 90, (10, 10, 3), dtype=np.uint8)
+        pixels[..., number % 2] += 150
+        Image.fromarray(pixels).save(folder / "pictures" / f"{number}.png")
+        lines.append(f"{number // 6},{('red', 'green')[number % 2]},{number}.png")
+    (folder / "people.csv").write_text("\n".join(lines))
+    options = {"images": "pictures", "label": ("colour",)}
+    return DataSpec(source="people.csv", size=(6, 8), options=options)
+
+
+def test_a_search_on_a_table_is_exported_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = table_of_people(tmp_path)
+    events: list[Event] = []
+    spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=30)
+    record = search(spec, runs=tmp_path / "runs", device="cpu", watch=events.append)
+    assert record.name == "people"
+    assert record.data["shape"] == {"height": 6, "width": 8, "channels": 3}
+    assert any("'person' is the group" in note for note in record.data["notes"])
+    split = load_split(record.folder / SPLIT)
+    groups = np.array(load_dataset(data).groups)
+    sides = [set(groups[rows]) for rows in (split.train, split.val, split.test)]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 12
+    started = next(event for event in events if isinstance(event, SearchStarted))
+    assert started.warnings == ()
+    assert any(isinstance(event, DataProgress) for event in events)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    exported = export(load_search(tmp_path / "runs").best, "exported", device="cpu")
+    assert exported.metrics["test"]["images"] == len(split.test)
+    assert exported.test_accuracy == 1.0
+
+
+def test_another_size_is_named_when_a_search_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = table_of_people(tmp_path)
+    spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=1)
+    search(spec, runs=tmp_path, device="cpu")
+    other = dataclasses.replace(spec, data=dataclasses.replace(data, size=(8, 8)))
+    with pytest.raises(SearchError, match=r"size of the data \(6, 8 then, 8, 8 now\)"):
+        search(other, runs=tmp_path, device="cpu")
+
+
+def test_what_a_check_found_is_told_when_the_search_starts(tmp_path: Path) -> None:
+    digits = load_dataset("digits")
+    images = digits.images.copy()
+    images[1::7] = images[::7][: len(images[1::7])]  # copies, most of them of another class
+    data = npz(tmp_path / "copies.npz", images, digits.labels)
+    events: list[Event] = []
+    spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=1)
+    search(spec, runs=tmp_path, device="cpu", watch=events.append)
+    (started,) = (event for event in events if isinstance(event, SearchStarted))
+    assert any("different labels" in warning for warning in started.warnings)
+    assert plan(spec, runs=tmp_path, device="cpu").warnings == started.warnings
+    # A whole check is stored under the data's fingerprint, and says more than the cheap one.
+    report, _ = check_source(spec.data_spec, spec.split)
+    assert plan(spec, runs=tmp_path, device="cpu").warnings == tuple(
+        finding.message for finding in report.findings if finding.severity != "note"
+    )
 
 
 def test_a_lost_split_is_stored_again(tmp_path: Path) -> None:
