@@ -212,4 +212,3 @@ def _write_texts(
     for start in range(0, count, rows):
         some = [text.encode() for text in texts[start * width : (start + rows) * width]]
         dataset[start : start + rows] = np.array(some, dtype=kind).reshape(-1, *tail)
-    return dataset

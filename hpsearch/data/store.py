@@ -417,6 +417,8 @@ def _write_scaled(
     pixels: Path, sums: Path, dataset: ImageDataset, target: Target, watch: Watch
 ) -> None:
     check_space(pixels.parent.parent.parent, len(dataset) * _bytes_of(target.shape))
+    for left in pixels.parent.glob(f".{pixels.stem}.*"):  # by a process that died; we hold its lock
+        left.unlink(missing_ok=True)
     moments: list[Int64Array] = []
 
     def write(temporary: Path) -> None:

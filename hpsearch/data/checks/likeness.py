@@ -130,10 +130,12 @@ def limits(dataset: ImageDataset, rows: Int64Array) -> Limits:
 
 def thumbnails(images: UInt8Array) -> FloatArray:
     """float32 (n, channels, height, width) of at most 32 pixels a side."""
-    height, width = (min(_SIDE, side) for side in images.shape[1:3])
-    planes = np.moveaxis(images, -1, 1).astype(np.float32)
-    rows, columns = area_matrix(height, images.shape[1]), area_matrix(width, images.shape[2])
-    result: FloatArray = rows @ planes @ columns.T
+    count, source_height, source_width, channels = images.shape
+    height, width = min(_SIDE, source_height), min(_SIDE, source_width)
+    rows, columns = area_matrix(height, source_height), area_matrix(width, source_width)
+    lower = rows @ images.reshape(count, source_height, -1).astype(np.float32)
+    planes = np.moveaxis(lower.reshape(count, height, source_width, channels), -1, 1)
+    result: FloatArray = np.ascontiguousarray(planes) @ columns.T
     return result
 
 
@@ -259,9 +261,10 @@ def _some_pairs_of_a_class(labels: Int64Array) -> tuple[Int64Array, Int64Array]:
     """Positions of pairs of different images with the same label, drawn at random.
 
     Among few images the copies that are looked for would be too large a part of the pairs:
-    classes of fewer than 8 are left out, or taken as one where all are like that.
+    classes of fewer than 8 are left out; where most images are in such, all classes are one.
     """
-    if np.bincount(labels).max() < _FEW:
+    counts = np.bincount(labels)
+    if counts[counts >= _FEW].sum() < len(labels) / 2:
         labels = np.zeros_like(labels)
     random = np.random.default_rng(0)
     order = np.lexsort((random.random(len(labels)), labels))

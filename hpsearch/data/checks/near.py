@@ -95,7 +95,7 @@ def _verified(
 ) -> NearPairs:
     """The pairs whose hashes are close, and which are as alike as copies must be."""
     rows = sketches.rows
-    most = max(_LOOKED_AT, len(rows))
+    most = max(_LOOKED_AT, len(rows) // 2)
     what = "comparing mirror images" if mirror else "comparing the images"
     close = close_pairs(
         sketches, mirror=mirror, most=most, tell=lambda done: tell(what, done, len(rows))

@@ -23,7 +23,14 @@ from hpsearch.data.checks.duplicates import (
     exact_duplicates,
     near_duplicates,
 )
-from hpsearch.data.checks.findings import PART_WORDS, CheckReport, Finding, Shift, by_severity
+from hpsearch.data.checks.findings import (
+    PART_WORDS,
+    CheckReport,
+    Finding,
+    Shift,
+    by_severity,
+    plural,
+)
 from hpsearch.data.checks.near import near_pairs
 from hpsearch.data.checks.shift import label_shift, measure_shift, shift_against, shift_finding
 from hpsearch.data.checks.sizes import file_sizes, size_findings
@@ -83,7 +90,14 @@ def check_data(
     if against is not None:
         learnt = _part(dataset, parts, TRAIN)
         shift = shift_against(learnt, against, "all" if parts is None else "training")
-        if shift is not None:
+        if shift is None:
+            message = f"{plural(len(against), 'unlabelled image')} are too few to compare with"
+            findings.append(
+                Finding(
+                    kind="too few to compare", severity="note", message=message, count=len(against)
+                )
+            )
+        else:
             shifts.append(shift)
             findings += shift_finding(shift)
     return CheckReport(

@@ -33,6 +33,7 @@ UNLABELLED = "unlabelled"
 """What the images are called that a model will meet."""
 _FOLDS = 5
 _BINS = 8
+_PIXELS = 1024
 _GRID = 4
 _TELLING = 0.1
 
@@ -184,10 +185,10 @@ def _features(images: UInt8Array) -> FloatArray:
     light = gray(images)
     contrast = light.std(axis=(1, 2))
     slopes, bends = _mean_difference(light, 1), _mean_difference(light, 2)
-    flat = images.reshape(count, -1, channels)
-    means = flat.mean(axis=1)
+    planes = np.ascontiguousarray(np.moveaxis(images, -1, 1)).reshape(count, channels, -1)
+    means = planes.mean(axis=2)
     colours = means[:, [0, channels // 2, channels - 1]] - means.mean(axis=1, keepdims=True)
-    colourful = (flat.max(axis=2) - flat.min(axis=2)).mean(axis=1)
+    colourful = (planes.max(axis=1) - planes.min(axis=1)).mean(axis=1)
     rows, columns = area_matrix(_GRID, height), area_matrix(_GRID, width)
     coarse = rows @ light @ columns.T
     border = light[:, [0, -1]].mean(axis=(1, 2)) + light[:, :, [0, -1]].mean(axis=(1, 2))
@@ -200,14 +201,15 @@ def _features(images: UInt8Array) -> FloatArray:
         *colours.T,
         border / 2 - brightness,
     ]
-    histogram = np.stack(
-        [(flat // (256 // _BINS) == level).mean(axis=1) for level in range(_BINS)], axis=1
-    )
+    # For a coarse histogram some of the pixels will do.
+    some = planes[:, :, :: max(1, planes.shape[2] // _PIXELS)] // (256 // _BINS)
+    histogram = np.stack([(some == level).mean(axis=2) for level in range(_BINS)], axis=1)
+    more = [np.log(bends + 0.1), np.log((bends + 0.1) / (slopes + 0.1))]
     return np.concatenate(
         [
-            np.stack([*looks, np.log(bends + 0.1), np.log((bends + 0.1) / (slopes + 0.1))], axis=1),
+            np.stack([*looks, *more], axis=1),
             means,
-            flat.std(axis=1),
+            planes.astype(np.float32).std(axis=2),
             histogram.reshape(count, -1),
             coarse.reshape(count, -1),
         ],

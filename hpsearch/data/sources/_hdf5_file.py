@@ -24,6 +24,7 @@ from hpsearch.names import listed, printable
 MAX_CHUNK = 2**28
 """Bytes: the library decompresses whole chunks."""
 CHUNK_CACHE = 2**26
+_MAX_CHUNKS = 2**24
 
 _MAX_OBJECTS = 10_000
 _MAX_DEPTH = 8
@@ -211,20 +212,20 @@ class Hdf5File:
 
     def _resolve(self, name: str) -> Any:
         """Goes from link to link, and never into another file."""
-        group, parts, hops = self._file.id, _parts(name.encode("utf-8", "surrogateescape")), 0
+        node, parts, hops = self._file.id, _parts(name.encode("utf-8", "surrogateescape")), 0
         while parts:
             part = parts.pop(0)
-            if not isinstance(group, h5py.h5g.GroupID) or not group.links.exists(part):
+            if not isinstance(node, h5py.h5g.GroupID) or not node.links.exists(part):
                 raise DataError(
                     f"{self.path}: has no dataset {name!r}; it has {self._listed() or 'none'}"
                 )
-            kind = group.links.get_info(part).type
+            kind = node.links.get_info(part).type
             if kind == h5py.h5l.TYPE_SOFT:
                 hops += 1
                 if hops > _MAX_HOPS:
                     raise DataError(f"{self.where(name)}: is a link that leads to itself")
-                target = group.links.get_val(part)
-                group = self._file.id if target.startswith(b"/") else group
+                target = node.links.get_val(part)
+                node = self._file.id if target.startswith(b"/") else node
                 parts = _parts(target) + parts
                 continue
             if kind != h5py.h5l.TYPE_HARD:
@@ -232,10 +233,8 @@ class Hdf5File:
                     f"{self.where(name)}: is a link to another file, which is not followed; copy "
                     "the data into one file (h5repack or h5copy)"
                 )
-            group = h5py.h5o.open(group, part)
-        if isinstance(group, h5py.h5d.DatasetID):
-            return h5py.Dataset(group)
-        return group
+            node = h5py.h5o.open(node, part)
+        return h5py.Dataset(node) if isinstance(node, h5py.h5d.DatasetID) else node
 
     def _listed(self) -> str:
         with contextlib.suppress(DataError):
@@ -290,12 +289,16 @@ class Hdf5File:
                 "write it again in smaller ones (h5repack -l)"
             )
         count = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+        if count > _MAX_CHUNKS:  # to go through them would take for ever
+            raise DataError(
+                f"{where}: has {count:,} chunks (shape {dataset.shape}), and at most "
+                f"{_MAX_CHUNKS:,} can be read; write it again in larger ones (h5repack -l)"
+            )
         is_filtered = dataset.id.get_create_plist().get_nfilters() > 0
         # Packing what cannot be packed adds some bytes; checksums take 4.
         low, high = (4, 2 * chunk + 4096) if is_filtered else (chunk, chunk)
         sizes: list[int] = []
-        if count * min(low, 4) <= self.size:  # going through absurdly many takes for ever
-            dataset.id.chunk_iter(lambda info: sizes.append(info.size))
+        dataset.id.chunk_iter(lambda info: sizes.append(info.size))
         if len(sizes) != count:
             raise DataError(
                 f"{where}: has {len(sizes):,} of the {count:,} chunks that its shape "
@@ -343,7 +346,8 @@ def _is_sound_heap(data: mmap.mmap, entry: int, end: int) -> bool:
 
 
 def _row_bytes(dataset: h5py.Dataset) -> int:
-    return max(1, math.prod(dataset.shape[1:]) * int(dataset.dtype.itemsize))
+    size: int = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+    return max(1, size)
 
 
 def _parts(path: bytes) -> list[bytes]:

@@ -44,6 +44,8 @@ class Guess:
     def __init__(self, file: Hdf5File) -> None:
         self._file = file
         self._found = dict(sorted(file.datasets().items()))
+        # Links have a name only: where they lead is looked at when one is read.
+        self._paths = sorted([*self._found, *file.links()])
 
     def pairs(self, images: str | None, labels: str | None) -> list[Pair]:
         """Images and labels: one pair, or one for each part of an official split.
@@ -55,10 +57,11 @@ class Guess:
             DataError: there are none, or it is not clear which ones.
         """
         if images is None and labels is None:
-            named = {part: self._named_pair(part) for part in (None, *PARTS)}
-            pairs = [pair for pair in named.values() if pair]
-            if pairs:
-                return pairs if named[None] is None else [named[None]]
+            if whole := self._named_pair(None):
+                return [whole]
+            parts = [pair for pair in map(self._named_pair, PARTS) if pair]
+            if parts:
+                return parts
         images = images or self._named(_IMAGES, None, _holds_images) or self._only_images()
         labels = labels or self._named(_LABELS, _meaning(images)[0]) or self._only_labels(images)
         return [Pair(images, labels)]
@@ -91,7 +94,7 @@ class Guess:
         prefer: Callable[[h5py.Dataset], bool] = lambda _: True,
     ) -> str | None:
         """The dataset of a part with the best name; one of the preferred kind, if any."""
-        paths = [path for path in self._found if _meaning(path)[0] == part]
+        paths = [path for path in self._paths if _meaning(path)[0] == part]
         paths = [path for path in paths if _meaning(path)[1] in words]
         paths = [path for path in paths if self._is(path, prefer)] or paths
         return min(paths, key=lambda path: words.index(_meaning(path)[1]), default=None)

@@ -6,12 +6,14 @@ import collections
 import csv
 import dataclasses
 import io
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpsearch.data.catalog import Catalog, Remark, make_catalog
+from hpsearch.data.decode import SUFFIXES
 from hpsearch.data.readers import FileReader, check_inside, is_regular_file
 from hpsearch.data.sources._arrays import part_of, parts_of
 from hpsearch.data.sources._files import TABLES, Listing, list_files
@@ -130,6 +132,8 @@ def _table(spec: DataSpec, options: Mapping[str, Any]) -> Catalog:
     if unnamed:
         remarks.append(_remark("images that no row names", unnamed))
     notes = [*guess.notes, *(f"{len(r.names):,} {r.kind}: {listed(r.names, 3)}" for r in remarks)]
+    if Path(spec.source).is_dir() and "table" not in options:
+        notes.insert(0, f"the labels are those of {printable(path.name)} (--with table=)")
     return make_catalog(
         name=printable(
             path.stem if Path(spec.source) == path else Path(spec.source).resolve().name
@@ -163,10 +167,10 @@ def _places(spec: DataSpec, options: Mapping[str, Any]) -> tuple[Path, Path]:
     else:
         path = source
     if not is_regular_file(path):
-        raise DataError(f"no table at {path}: the file does not exist")
+        raise DataError(f"no table at {printable(str(path))}: the file does not exist")
     folder = Path(options["images"]) if "images" in options else path.parent
     if not folder.is_dir():
-        raise DataError(f"there is no folder of images at {folder} (option images)")
+        raise DataError(f"there is no folder of images at {printable(str(folder))} (option images)")
     return path, folder
 
 
@@ -231,12 +235,13 @@ def _decoded(path: Path) -> str:
 
 def _sniff(text: str) -> str:
     """The delimiter that splits the first lines into the same number of cells, the most."""
-    lines = [line for line in text[:65_536].splitlines() if line.strip()][:20]
-    if len(lines) > 1 and len(text) > 65_536:
-        lines = lines[:-1]
+    head = text[:65_536]
 
     def cells(delimiter: str) -> tuple[bool, int]:
-        counts = [len(row) for row in csv.reader(lines, delimiter=delimiter)]
+        rows = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
+        counts = [len(row) for row in itertools.islice(rows, 20) if any(row)]
+        if len(counts) > 1 and len(text) > len(head):  # the last one may be cut off
+            counts.pop()
         return len(set(counts)) == 1 and counts[0] > 1, min(counts, default=0)
 
     try:
@@ -262,14 +267,16 @@ class _Guess:
         """The column whose cells are pictures."""
         if "file" in self.options:
             return str(self.options["file"])
-        sample = slice(0, 200)
-        hits = {
-            name: sum(bool(self.index.find(cell)) for cell in self.table.column(name)[sample])
-            for name in self.table.columns
-            if name not in self._taken
-        }
+        # Numbers of people or rows can be those of files too: whole names count more.
+        hits = {}
+        for name in self.table.columns:
+            if name not in self._taken:
+                found = {cell: self.index.find(cell) for cell in self.table.column(name)[:200]}
+                named = {cell for cell, paths in found.items() if paths}
+                whole = {cell for cell in named if Path(cell).suffix.lower() in SUFFIXES}
+                hits[name] = (len(whole), len(named))
         best = max(hits, key=lambda name: hits[name], default=None)
-        if best is None or not hits[best]:
+        if best is None or hits[best] == (0, 0):
             raise DataError(
                 f"{self.table.shown}: no column names images below "
                 f"{printable(str(self.index.listing.root))}; say "
