@@ -255,7 +255,7 @@ def convert_cli(
     The file appears whole or not at all. data/README.md has its schema.
     """
     from hpsearch.data.convert import convert
-    from hpsearch.data.store import UnreadableImagesError
+    from hpsearch.data.decode import UnreadableImagesError
 
     console = Console()
     try:

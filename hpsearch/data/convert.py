@@ -12,12 +12,13 @@ from pathlib import Path
 
 from hpsearch.data.catalog import BadImage, Catalog
 from hpsearch.data.dataset import PARTS, ImageShape
-from hpsearch.data.decode import Clock, Progress, Target, decode_all
+from hpsearch.data.decode import Clock, Progress, Target, UnreadableImagesError, decode_all
 from hpsearch.data.hdf5 import ImageFileWriter, image_file
 from hpsearch.data.sources import open_catalog
 from hpsearch.data.sources.hdf5 import SUFFIXES
 from hpsearch.data.spec import DataSpec
-from hpsearch.data.store import UnreadableImagesError, check_catalog, check_space, target_of
+from hpsearch.data.store import check_catalog, check_space
+from hpsearch.data.target import target_of
 from hpsearch.errors import DataError
 from hpsearch.files import write_whole
 

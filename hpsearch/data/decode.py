@@ -265,3 +265,20 @@ class Clock:
         """The report after `done` images."""
         seconds = time.perf_counter() - self._start
         return Progress(self._what, done, self._total, bad, seconds)
+
+
+class UnreadableImagesError(DataError):
+    """Some images of a source cannot be read.
+
+    Attributes:
+        images: all of them, with the reasons.
+    """
+
+    def __init__(self, name: str, images: list[BadImage], total: int) -> None:
+        first = "; ".join(str(image) for image in images[:3])
+        more = f"; and {len(images) - 3:,} more" if len(images) > 3 else ""
+        super().__init__(
+            f"{name}: {len(images):,} of {total:,} images cannot be read: {first}{more}. Mend or "
+            "remove them, or leave them out with --on-error skip"
+        )
+        self.images = tuple(images)

@@ -20,8 +20,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,11 @@ from hpsearch.data.dataset import (
     digests_of,
     moments_of,
 )
-from hpsearch.data.decode import Clock, Progress, Target, decode_all, is_gray, oriented_size
+from hpsearch.data.decode import Clock, Progress, Target, UnreadableImagesError, decode_all
 from hpsearch.data.readers import ArrayReader
 from hpsearch.data.sources import open_catalog
 from hpsearch.data.spec import DataSpec
+from hpsearch.data.target import target_of
 from hpsearch.errors import DataError
 from hpsearch.files import whole_folder, write_text, write_whole
 from hpsearch.names import listed
@@ -49,13 +49,8 @@ from hpsearch.names import listed
 VERSION = 1
 """Raised when decoding changes what comes out."""
 
-DEFAULT_SIZE = (64, 64)
-"""What picture files become where no size is given and theirs differ, or are large."""
-KEPT_SIDE = 128
-"""Picture files that all have one size keep it up to this many pixels a side."""
 SMALL_BYTES = 2**24
 """Arrays that are in memory already, and smaller than this, need no file."""
-_PROBED = 20_000
 
 Watch = Callable[[Progress], None]
 
@@ -223,60 +218,6 @@ def _key(catalog: Catalog, spec: DataSpec, cache: Path, watch: Watch) -> tuple[_
 
 def _sha(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:40]
-
-
-def target_of(catalog: Catalog, spec: DataSpec) -> tuple[Target, list[str]]:
-    """What the images become, and in words what was guessed about it."""
-    native, notes = catalog.images.shape, []
-    size, gray = spec.size, spec.gray
-    if native is not None:
-        size = size or (native.height, native.width)
-        gray = native.channels == 1 if gray is None else gray
-    elif size is None or gray is None:
-        sizes, all_gray = probe(catalog)
-        if gray is None:
-            gray = all_gray
-            if gray:
-                notes.append("the pictures are gray: one channel")
-        if size is None:
-            size, note = _guessed_size(sizes)
-            notes.append(note)
-    return Target(ImageShape(*size, 1 if gray else 3), spec.fit), notes
-
-
-def probe(catalog: Catalog) -> tuple[Counter[tuple[int, int]], bool]:
-    """How often each size (height, width) occurs among at most 20,000 evenly chosen pictures, and
-    whether all of them are gray.
-    """
-    if (shape := catalog.images.shape) is not None:
-        return Counter({(shape.height, shape.width): len(catalog)}), shape.channels == 1
-    step = -(-len(catalog) // _PROBED)
-    sizes: Counter[tuple[int, int]] = Counter()
-    all_gray = True
-    for start in range(0, len(catalog), step):
-        for image in catalog.images.read(start, start + 1):
-            if isinstance(image, BadImage):
-                continue
-            if isinstance(image, np.ndarray):
-                sizes[image.shape[:2]] += 1
-                all_gray = all_gray and image.shape[2] == 1
-            else:
-                sizes[oriented_size(image)] += 1
-                all_gray = all_gray and is_gray(image)
-                image.close()
-    return sizes, all_gray and bool(sizes)
-
-
-def _guessed_size(sizes: Collection[tuple[int, int]]) -> tuple[tuple[int, int], str]:
-    if len(sizes) == 1:
-        (size,) = sizes
-        if max(size) <= KEPT_SIDE:
-            return size, f"the pictures keep their size of {size[0]}x{size[1]} pixels"
-        found = f"are {size[0]}x{size[1]} pixels large"
-    else:
-        found = f"have {len(sizes):,} different sizes" if sizes else "have no known size"
-    height, width = DEFAULT_SIZE
-    return DEFAULT_SIZE, f"the pictures {found}: brought to {height}x{width} (--size, --fit)"
 
 
 def _make_entry(
@@ -487,20 +428,3 @@ def _unwritable(cache: Path, error: OSError) -> DataError:
         f"the store of decoded images in {cache} cannot be used "
         f"({error.strerror or error}); set HPSEARCH_CACHE to another folder"
     )
-
-
-class UnreadableImagesError(DataError):
-    """Some images of a source cannot be read.
-
-    Attributes:
-        images: all of them, with the reasons.
-    """
-
-    def __init__(self, name: str, images: list[BadImage], total: int) -> None:
-        first = "; ".join(str(image) for image in images[:3])
-        more = f"; and {len(images) - 3:,} more" if len(images) > 3 else ""
-        super().__init__(
-            f"{name}: {len(images):,} of {total:,} images cannot be read: {first}{more}. Mend or "
-            "remove them, or leave them out with --on-error skip"
-        )
-        self.images = tuple(images)

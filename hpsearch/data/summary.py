@@ -11,7 +11,7 @@ import numpy as np
 from hpsearch.data.catalog import Catalog
 from hpsearch.data.dataset import PARTS, ImageDataset, ImageShape
 from hpsearch.data.splits import Split, SplitSpec, development_data, split_notes
-from hpsearch.data.store import probe
+from hpsearch.data.target import probe
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,9 @@ from torchvision.datasets import ImageFolder
 
 from hpsearch.data.catalog import Catalog
 from hpsearch.data.dataset import ImageDataset
+from hpsearch.data.listing import list_files
 from hpsearch.data.readers import FileReader
 from hpsearch.data.sources import open_catalog
-from hpsearch.data.sources._files import list_files
 from hpsearch.data.sources.folders import compile_pattern
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.store import UnreadableImagesError, load_dataset

@@ -33,9 +33,9 @@ from hpsearch.data.store import (
     cache_folder,
     load_catalog,
     load_dataset,
-    probe,
     resized,
 )
+from hpsearch.data.target import probe
 from hpsearch.errors import ConfigError, DataError
 
 

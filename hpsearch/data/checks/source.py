@@ -12,9 +12,9 @@ from hpsearch.data.checks.findings import CheckReport, Finding, by_severity
 from hpsearch.data.checks.run import check_data, store_report, stored_report
 from hpsearch.data.dataset import ImageDataset, UInt8Array
 from hpsearch.data.decode import Clock, Target, decode_all
+from hpsearch.data.listing import list_files
 from hpsearch.data.readers import FileReader
 from hpsearch.data.sources import open_catalog
-from hpsearch.data.sources._files import list_files
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import Split, SplitSpec, make_split
 from hpsearch.data.store import Watch, cache_folder, load_catalog

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpsearch.data.catalog import Catalog, Remark, make_catalog
+from hpsearch.data.listing import Glance, glance, list_files, subfolders
 from hpsearch.data.readers import FileReader
 from hpsearch.data.sources._arrays import part_of, parts_of
-from hpsearch.data.sources._files import Glance, glance, list_files, subfolders
 from hpsearch.data.sources._source import DataSource, SourceOption
 from hpsearch.data.spec import DataSpec
 from hpsearch.errors import DataError

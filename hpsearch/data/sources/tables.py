@@ -14,9 +14,9 @@ from typing import Any
 
 from hpsearch.data.catalog import Catalog, Remark, make_catalog
 from hpsearch.data.decode import SUFFIXES
+from hpsearch.data.listing import TABLES, Listing, list_files
 from hpsearch.data.readers import FileReader, check_inside, is_regular_file
 from hpsearch.data.sources._arrays import part_of, parts_of
-from hpsearch.data.sources._files import TABLES, Listing, list_files
 from hpsearch.data.sources._source import DataSource, SourceOption
 from hpsearch.data.sources.folders import joined_labels, layout_of
 from hpsearch.data.spec import DataSpec
