@@ -14,6 +14,7 @@ import typer
 
 from hpsearch.cli import dashboard, data, export, report, search
 from hpsearch.errors import HpsearchError
+from hpsearch.names import printable
 
 app = typer.Typer(
     name="hpsearch",
@@ -55,5 +56,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=list(arguments) if arguments is not None else None)
     except HpsearchError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        print("error: " + printable(" ".join(str(error).split())), file=sys.stderr)
         sys.exit(2)

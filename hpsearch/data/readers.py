@@ -107,7 +107,7 @@ def _stat_text(path: Path) -> str:
         found = path.stat()
     except OSError:  # reading it will say what is wrong
         return "missing"
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
 
 
 def file_digest(path: Path) -> bytes:
@@ -124,6 +124,14 @@ def is_regular_file(path: Path) -> bool:
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError):  # not there; no file name at all
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """A folder; also of a path that is too long to be one."""
+    try:
+        return path.is_dir()
+    except OSError:
         return False
 
 

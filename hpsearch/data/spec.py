@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal, get_args
 
 from hpsearch.config import JsonConfig, Options
@@ -47,6 +48,11 @@ class DataSpec(JsonConfig):
             object.__setattr__(self, "source", os.fspath(self.source))
         if not isinstance(self.source, str) or not self.source or "\0" in self.source:
             raise DataError(f"data: source must be a name or a path, but is {self.source!r}")
+        names = [len(part.encode("utf-8", "replace")) for part in Path(self.source).parts]
+        if max(names, default=0) > 255 or sum(names) > 3500:
+            raise DataError(
+                f"data: source is too long to be a path: {self.source[:40]!r} and so on"
+            )
         if self.size is not None:
             object.__setattr__(self, "size", _checked_size(self.size))
         for name, allowed in (("fit", get_args(Fit)), ("on_error", get_args(OnError))):

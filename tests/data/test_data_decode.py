@@ -37,7 +37,9 @@ from hpsearch.data.spec import Fit
 from hpsearch.errors import DataError
 
 # Pillow warns about damaged files; that users do not see it is tested below.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning"
+)
 
 RANDOM = np.random.default_rng(0)
 H, W = 12, 9

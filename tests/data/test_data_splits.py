@@ -561,6 +561,7 @@ def test_folds_divide_what_is_not_tested_on(counts: list[int], k: int, seed: int
 @settings(max_examples=200)
 @given(people(0, 12), st.integers(2, 6), st.integers(0, 3))
 @example([[1, 0], [0, 1], [1, 0], [0, 1], [1, 1], [1, 1]], 4, 0)
+@example([[1, 9], [0, 9], [0, 9], [0, 9], [0, 5]], 3, 0)
 def test_folds_keep_groups_together(members: list[list[int]], k: int, seed: int) -> None:
     data = grouped(members)
     assert data.groups is not None

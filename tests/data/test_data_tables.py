@@ -278,6 +278,7 @@ def test_images_may_be_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     assert class_of(catalog_of(Path("tables/labels.csv"), images="pictures")) == CLASSES
     assert "nowhere" in refusal(path, images="nowhere")
+    assert "no folder of images" in refusal(path, images="x" * 5000)
     assert str(path) in refusal(path, images=str(path))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from hpsearch.data.catalog import Catalog, Remark, make_catalog
 from hpsearch.data.decode import SUFFIXES
 from hpsearch.data.listing import TABLES, Listing, list_files
-from hpsearch.data.readers import FileReader, check_inside, is_regular_file
+from hpsearch.data.readers import FileReader, check_inside, is_folder, is_regular_file
 from hpsearch.data.sources._arrays import part_of, parts_of
 from hpsearch.data.sources._source import DataSource, SourceOption
 from hpsearch.data.sources.folders import joined_labels, layout_of
@@ -169,7 +169,7 @@ def _places(spec: DataSpec, options: Mapping[str, Any]) -> tuple[Path, Path]:
     if not is_regular_file(path):
         raise DataError(f"no table at {printable(str(path))}: the file does not exist")
     folder = Path(options["images"]) if "images" in options else path.parent
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(f"there is no folder of images at {printable(str(folder))} (option images)")
     return path, folder
 
