@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_LONG = 100
+
 
 def printable(text: str) -> str:
     r"""`text` with what does not print (control characters, bidi overrides, undecodable bytes)
@@ -19,5 +21,6 @@ def printable(text: str) -> str:
 
 def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:
     """The first `most` of `names`, and how many more there are: a, b, c and 7 more."""
-    shown = ", ".join(printable(name) for name in names[:most])
+    cut = [name if len(name) <= _LONG else f"{name[:_LONG]}…" for name in names[:most]]
+    shown = ", ".join(printable(name) or "(empty)" for name in cut)
     return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"

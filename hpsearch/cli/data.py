@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -126,7 +127,7 @@ def preview_cli(
         typer.Option(
             metavar="NAME=STRENGTH",
             help="Show what an augmentation does, such as rotate=20; give the option again to "
-            "combine several. 'all' is all of them, at the highest strength that a search tries.",
+            "combine several. 'all' is every augmentation there is, strongly.",
         ),
     ] = None,
     show_test: Annotated[
@@ -223,10 +224,12 @@ def _print_check(console: Console, report: CheckReport) -> None:
         console.print(table)
     for shift in report.shifts:
         words = f" ({', '.join(shift.words)})" if shift.words else ""
+        if shift.auc < 0.55:  # below 0.5 is chance, too: the parts are stratified
+            words = ": no shift"
         _say(
             console,
             f"{shift.first} against {shift.second}: a simple classifier tells them apart with AUC "
-            f"{shift.auc:.2f} ± {shift.error:.2f}, 0.5 is chance{words}",
+            f"{shift.auc:.2f} ± {shift.error:.2f}, 0.5 or less is chance{words}",
         )
     counts = [
         sum(finding.severity == severity for finding in report.findings)
@@ -286,7 +289,7 @@ def _require_new(path: Path, suffix: str, *, force: bool) -> None:
         raise DataError(f"{path} must end in {suffix}")
     if not path.parent.is_dir():
         raise DataError(f"{path} cannot be written: there is no folder {path.parent}")
-    if path.exists() and not (force and path.is_file()):
+    if os.path.lexists(path) and not (force and path.is_file()):
         raise DataError(f"{path} exists already; replace it with --force, or name another file")
 
 

@@ -194,7 +194,7 @@ def _fractions(parts: str) -> tuple[float, float]:
         shares = []
     if len(shares) != 3 or not abs(sum(shares) - 100) < 1e-6 or not all(s > 0 for s in shares):
         raise DataError(
-            "--split takes three percentages that add up to 100, such as 60/20/20, but got "
+            "--split takes three percentages above 0 that add up to 100, such as 60/20/20, but got "
             f"{parts!r}"
         )
     return shares[1] / 100, shares[2] / 100

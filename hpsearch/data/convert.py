@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -119,7 +120,7 @@ def _check_out(spec: DataSpec, out: Path, replace: bool) -> None:
         raise DataError(f"{out}: the file to write must end in .h5")
     if not out.parent.is_dir():
         raise DataError(f"{out}: cannot be written: there is no folder {out.parent}; make it first")
-    if not out.exists():
+    if not os.path.lexists(out):
         return
     source = Path(spec.source)
     if source.exists() and source.samefile(out):

@@ -37,9 +37,12 @@ class Listing:
         )
 
 
-def list_files(root: Path) -> Listing:
+def list_files(root: Path, *, refuse_outside: bool = True) -> Listing:
     """Lists what lies below `root`. Links to files and folders inside of it are followed; a
     picture's that leads nowhere is listed, so that reading it says so.
+
+    Args:
+        refuse_outside: raise where a symbolic link leads out of `root`; else it is left out.
 
     Raises:
         DataError: the folder cannot be read, or a symbolic link leads out of it.
@@ -59,6 +62,8 @@ def list_files(root: Path) -> Listing:
             path = Path(entry.path)
             relative = path.relative_to(root).as_posix()
             is_link = entry.is_symlink()
+            if is_link and not refuse_outside and not path.resolve().is_relative_to(real):
+                continue
             if is_link:
                 check_inside(path, real, relative)
             found = _followed(entry)

@@ -316,7 +316,7 @@ def split_notes(dataset: ImageDataset, spec: SplitSpec) -> tuple[str, ...]:
         notes += [
             f"the official {_WORDS[part]} part is kept ({count:,} images)"
             if count
-            else f"{getattr(spec, part):.0%} of the other images are drawn as {_WORDS[part]} part"
+            else f"about {getattr(spec, part):.0%} of the others are drawn as {_WORDS[part]} part"
             for part, count in found.items()
         ]
     if spec.by_group and dataset.groups is not None:

@@ -414,8 +414,8 @@ def check_space(
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"the decoded images need {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB "
-            f"left; make room, choose a smaller --size, or {otherwise}"
+            f"the decoded images need {needed / 1e6:,.1f} MB, but {folder} has "
+            f"{free / 1e6:,.1f} MB left; make room, choose a smaller --size, or {otherwise}"
         )
 
 

@@ -177,6 +177,8 @@ def _check_same_search(
 
 
 def _brief(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(item, int) for item in value):
+        return "x".join(str(item) for item in value)
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     if isinstance(value, dict):

@@ -803,9 +803,9 @@ def test_no_space_is_said_before_anything_is_decoded(
     usage = shutil.disk_usage(cache)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     message = refusal(spec_of(pets, size=(1000, 1000)))
-    assert "0.0 GB" in message
+    assert "has 0.0 MB left" in message
     assert str(cache) in message
-    with pytest.raises(DataError, match="GB"):
+    with pytest.raises(DataError, match=" MB left"):
         resized(data, (100, 100))
     assert len(entries(cache)) == 1
 

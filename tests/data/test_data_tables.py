@@ -216,7 +216,11 @@ def test_rows_and_images_that_lack_the_other_are_said(tmp_path: Path) -> None:
     pictures(tmp_path, *CLASSES, "extra.png", "unlabelled.png")
     rows = [*ROWS, ("gone.png", "dog"), ("gone too.png", "cat"), ("unlabelled.png", " ")]
     table(tmp_path, lines(("file", "label"), *rows))
-    catalog = catalog_of(tmp_path)
+    message = refusal(tmp_path)
+    assert f"2 of {len(rows)} rows" in message
+    assert "gone.png, gone too.png" in message
+    assert "--on-error skip" in message
+    catalog = catalog_of(tmp_path, on_error="skip")
     assert class_of(catalog) == CLASSES
     assert remarks_of(catalog) == {
         "rows without image": ("gone.png", "gone too.png"),
@@ -230,7 +234,7 @@ def test_rows_and_images_that_lack_the_other_are_said(tmp_path: Path) -> None:
 def test_empty_cells_of_the_file_column_are_rows_without_image(tmp_path: Path) -> None:
     pictures(tmp_path)
     table(tmp_path, lines(("file", "label"), *ROWS, ("", "cat")))
-    catalog = catalog_of(tmp_path)
+    catalog = catalog_of(tmp_path, on_error="skip")
     assert class_of(catalog) == CLASSES
     assert remarks_of(catalog)["rows without image"] == ("",)
 
@@ -556,7 +560,7 @@ def test_a_cell_whose_name_is_also_inside_does_not_mean_it(tmp_path: Path) -> No
 def test_a_cell_that_leads_back_inside_is_not_refused(tmp_path: Path) -> None:
     root = pictures(tmp_path / "data")
     table(root, lines(("file", "label"), *ROWS, ("../data/9.png", "cat")))
-    assert remarks_of(catalog_of(root))["rows without image"] == ("../data/9.png",)
+    assert remarks_of(catalog_of(root, on_error="skip"))["rows without image"] == ("../data/9.png",)
 
 
 def test_a_link_below_the_images_that_leads_out_is_refused(tmp_path: Path) -> None:
@@ -588,7 +592,7 @@ def test_a_table_of_an_impossible_name_is_refused(tmp_path: Path, name: str) -> 
 def test_very_long_cells_are_no_images(tmp_path: Path) -> None:
     pictures(tmp_path)
     table(tmp_path, lines(("file", "label"), *ROWS, ("x" * 5000, "cat"), ("y/" * 5000, "dog")))
-    assert len(remarks_of(catalog_of(tmp_path))["rows without image"]) == 2
+    assert len(remarks_of(catalog_of(tmp_path, on_error="skip"))["rows without image"]) == 2
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe"])

@@ -351,7 +351,7 @@ def test_another_size_is_named_when_a_search_is_not_resumed(
     spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=1)
     search(spec, runs=tmp_path, device="cpu")
     other = dataclasses.replace(spec, data=dataclasses.replace(data, size=(8, 8)))
-    with pytest.raises(SearchError, match=r"size of the data \(6, 8 then, 8, 8 now\)"):
+    with pytest.raises(SearchError, match=r"size of the data \(6x8 then, 8x8 now\)"):
         search(other, runs=tmp_path, device="cpu")
 
 

@@ -85,7 +85,7 @@ def data_warnings(dataset: ImageDataset, split: Split) -> tuple[str, ...]:
     """What a check found to be wrong: the stored one of this data and split, or a cheap one."""
     report = stored_report(dataset.fingerprint, split.fingerprint, cache_folder())
     if report is None:
-        report = check_data(dataset, split, bad=dataset.skipped, cheap=True)
+        report = check_data(dataset, split, cheap=True)
     return tuple(item.message for item in report.findings if item.severity != "note")
 
 

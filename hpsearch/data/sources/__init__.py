@@ -48,7 +48,10 @@ def source_of(spec: DataSpec) -> DataSource:
     own = ", ".join(row.usage for row in SOURCES if row not in ZOO_SOURCES)
     close = difflib.get_close_matches(spec.source.lower(), [row.usage for row in SOURCES], 1)
     meant = f"; did you mean {close[0]!r}?" if close else ";"
-    exists = "" if Path(spec.source).exists() else ", and there is no such file or folder"
+    found = Path(spec.source).exists()
+    exists = (
+        ": no data of a kind that is read" if found else ", and there is no such file or folder"
+    )
     raise DataError(
         f"unknown data {spec.source!r}{exists}{meant} --data takes {own}, or a data set of "
         "torchvision such as cifar10 (see 'hpsearch data list')"

@@ -43,8 +43,10 @@ class SourceOption:
                 if isinstance(given, tuple | list)
                 else ()
             )
-            if not names or not all(names):
-                raise self._refusal(value, source, "one or more names with commas between them")
+            if not names or not all(names) or len(set(names)) != len(names):
+                raise self._refusal(
+                    value, source, "one or more different names with commas between them"
+                )
             return names
         if self.kind == "number":
             text = str(value)

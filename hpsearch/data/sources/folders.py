@@ -89,6 +89,7 @@ def _class_folders(spec: DataSpec, _options: Mapping[str, Any]) -> Catalog:
     labels: list[str] = []
     parts: list[str | None] = []
     stray: list[str] = []
+    deep = 0
     for path in listing.images:
         folders = path.split("/")[:-1]
         part = None
@@ -101,6 +102,7 @@ def _class_folders(spec: DataSpec, _options: Mapping[str, Any]) -> Catalog:
         paths.append(path)
         labels.append(folders[0])
         parts.append(part)
+        deep += len(folders) > 1
     remarks = listing.remarks()
     if stray:
         remarks += (Remark(kind="images outside of class folders", names=tuple(stray)),)
@@ -114,12 +116,14 @@ def _class_folders(spec: DataSpec, _options: Mapping[str, Any]) -> Catalog:
         label_names=labels,
         images=FileReader(layout.root, paths),
         parts=parts,
-        notes=_notes(spec, layout, stray),
+        notes=_notes(spec, layout, stray, deep),
         remarks=remarks,
     )
 
 
-def _notes(spec: DataSpec, layout: Layout, stray: Sequence[str] = ()) -> tuple[str, ...]:
+def _notes(
+    spec: DataSpec, layout: Layout, stray: Sequence[str] = (), deep: int = 0
+) -> tuple[str, ...]:
     notes = []
     if layout.root != Path(spec.source):
         below = layout.root.relative_to(spec.source).as_posix()
@@ -130,6 +134,8 @@ def _notes(spec: DataSpec, layout: Layout, stray: Sequence[str] = ()) -> tuple[s
         notes.append(
             f"{len(stray):,} images outside of class folders are left out: {listed(list(stray), 3)}"
         )
+    if deep:
+        notes.append(f"{deep:,} images lie in folders below the class folders, and are taken, too")
     if layout.kind == "classes" and layout.table:
         table = printable(layout.table)
         notes.append(f"classes are the folders; for those of the table give {table} itself")
@@ -144,7 +150,6 @@ def _file_names(spec: DataSpec, options: Mapping[str, Any]) -> Catalog:
     if pattern is None:
         match = _guess(listing.images, spec)
         fields: tuple[str, ...] = ("label",)
-        notes += ("the label is what stands before the number in a file's name (--with pattern=)",)
     else:
         match, fields = compile_pattern(pattern)
     columns = tuple(name for name in fields if name not in _ROLES)
@@ -170,6 +175,11 @@ def _file_names(spec: DataSpec, options: Mapping[str, Any]) -> Catalog:
         remarks += (Remark(kind="files that the pattern does not fit", names=tuple(odd)),)
     rows = [[row[name] for name in columns] for row in values]
     labels, class_parts = joined_labels(rows, spec.source)
+    if pattern is None:
+        notes += (
+            f"the label is what stands before the number in a file's name: {len(class_parts):,} "
+            f"labels, {listed(sorted(class_parts), 3)} (--with pattern=)",
+        )
     parts = (
         [part_of(path.split("/")[0]) for path in paths]
         if layout.has_parts

@@ -55,7 +55,8 @@ class _Images:
 class Hdf5Reader(OneFileReader):
     """The images of one or several datasets, in order (see `hpsearch.data.catalog.ImageReader`).
 
-    The file is opened at the first reading, and closed with the last reference to the reader.
+    The file is opened at the first reading, and closed after the last image or a failure: as
+    long as it is open, HDF5 remembers what it read, even where the file was written again.
     """
 
     def __init__(self, path: Path, datasets: Sequence[_Images], names: Sequence[str]) -> None:
@@ -74,6 +75,15 @@ class Hdf5Reader(OneFileReader):
         Raises:
             DataError: the file is damaged, or values are not what they must be.
         """
+        try:
+            yield from self._read(start, stop)
+        except BaseException:
+            self._close()
+            raise
+        if stop >= len(self._names):
+            self._close()
+
+    def _read(self, start: int, stop: int) -> Iterator[RawImage | BadImage]:
         offset = 0
         for number, images in enumerate(self._datasets):
             first, last = max(start - offset, 0), min(stop - offset, images.count)
@@ -107,6 +117,12 @@ class Hdf5Reader(OneFileReader):
             file = self._file = self._file or self._open()
             with file.guarded(self._datasets[number].path):
                 return self._opened[number][rows]
+
+    def _close(self) -> None:
+        with self._lock:
+            file, self._file, self._opened = self._file, None, []
+            if file is not None:
+                file.close()
 
     def _open(self) -> Hdf5File:
         file = Hdf5File(self.path)

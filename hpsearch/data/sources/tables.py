@@ -96,7 +96,8 @@ def _stem(path: str) -> str:
 
 def _table(spec: DataSpec, options: Mapping[str, Any]) -> Catalog:
     path, folder = _places(spec, options)
-    index = FileIndex(list_files(folder))
+    # Links that no row means may lead anywhere; one that a row means is refused below.
+    index = FileIndex(list_files(folder, refuse_outside=False))
     if not index.listing.images:
         raise DataError(
             f"{printable(str(path))}: there are no images below {printable(str(folder))}; name "
@@ -106,7 +107,7 @@ def _table(spec: DataSpec, options: Mapping[str, Any]) -> Catalog:
     guess = _Guess(table, index, options)
     file, split, group, label = guess.file(), guess.split(), guess.group(), guess.label()
     cells = [table.column(name) for name in label]
-    found = _Rows(table, index, file, folder)
+    found = _Rows(table, index, file, folder, skip=spec.on_error == "skip")
     kept, remarks = found.kept, found.remarks
     blank = [row for row in kept if not all(column[row] for column in cells)]
     if blank:
@@ -361,7 +362,9 @@ class _Rows:
         remarks: rows without image.
     """
 
-    def __init__(self, table: Table, index: FileIndex, column: str, folder: Path) -> None:
+    def __init__(
+        self, table: Table, index: FileIndex, column: str, folder: Path, *, skip: bool
+    ) -> None:
         self.cells = table.column(column)
         self.paths: dict[int, str] = {}
         self.remarks: list[Remark] = []
@@ -386,6 +389,12 @@ class _Rows:
                 f"{table.shown}: none of its {len(self.cells):,} rows names an image below "
                 f"{printable(str(folder))} (column {column!r}, such as {listed(self.cells, 2)}); "
                 "name their folder with --with images=DIR"
+            )
+        if missing and not skip:
+            raise DataError(
+                f"{table.shown}: {len(missing):,} of {len(self.cells):,} rows name no image below "
+                f"{printable(str(folder))}: {listed(missing, 3)}; mend the table, or leave them "
+                "out with --on-error skip"
             )
         if missing:
             self.remarks.append(_remark("rows without image", missing))
