@@ -142,6 +142,24 @@ def test_check_exits_with_1_where_results_would_be_wrong(run: Run, photos: Path)
     assert "error" in out
 
 
+def test_check_finds_a_copy_with_other_proportions_although_training_crops(
+    run: Run, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    for number in range(40):
+        coarse = random.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((180, 120), Image.Resampling.BICUBIC)
+        path = tmp_path / "views" / ("a", "b")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+        if number == 6:
+            picture.resize((100, 130)).save(path.with_name("squeezed.jpg"), quality=70)
+    _, out, _ = run("data check views --json")
+    near = [f for f in json.loads(out)["findings"] if f["kind"].startswith("near")]
+    assert any("squeezed.jpg" in finding["message"] for finding in near)
+    assert sum(finding["count"] for finding in near) <= 2
+
+
 def test_check_measures_the_shift_to_other_images(run: Run, photos: Path, tmp_path: Path) -> None:
     for number in range(60):
         picture(tmp_path / "same" / f"{number}.png", 1000 + number, 120 * (number % 2))

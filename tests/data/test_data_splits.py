@@ -472,7 +472,7 @@ def test_groups_stay_together_in_what_an_official_part_leaves() -> None:
     assert len(split.val) / (len(data) - len(split.test)) == pytest.approx(0.3, abs=0.05)
     notes = split_notes(data, SplitSpec(val=0.3))
     assert any("official test part is kept (16 images)" in note for note in notes)
-    assert any("30% of the other images" in note for note in notes)
+    assert any("30% of the others" in note for note in notes)
     assert any("12 groups" in note for note in notes)
     assert split_notes(data, SplitSpec(by_group=False, official=False)) == ()
 

@@ -52,6 +52,7 @@ def check_data(
     *,
     catalog: Catalog | None = None,
     bad: Sequence[BadImage] = (),
+    whole: ImageDataset | None = None,
     against: UInt8Array | None = None,
     cheap: bool = False,
     watch: Watch | None = None,
@@ -62,6 +63,7 @@ def check_data(
     Args:
         catalog: where the images come from, for the sizes of the files and what the source saw.
         bad: images that could not be read and are left out of `dataset`.
+        whole: the same images with nothing cut off, to look for near duplicates in.
         against: uint8 (n, height, width, channels), unlabelled images that a model will meet.
         cheap: only what costs next to nothing: exact duplicates, classes, groups, blank images.
         watch: is told how far it has come.
@@ -83,7 +85,7 @@ def check_data(
         if catalog is not None and catalog.images.shape is None:
             tell = progress.on("looking at the files", len(catalog))
             findings += size_findings(catalog, file_sizes(catalog, tell), dataset.shape)
-        findings += near_duplicates(dataset, parts, near_pairs(dataset, progress))
+        findings += near_duplicates(dataset, parts, near_pairs(whole or dataset, progress))
         if parts is not None:
             shifts, found = _shifts(dataset, parts)
             findings += found

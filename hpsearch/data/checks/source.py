@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpsearch.data.catalog import Catalog
 from hpsearch.data.checks.findings import CheckReport, Finding, by_severity
 from hpsearch.data.checks.run import check_data, store_report, stored_report
 from hpsearch.data.dataset import ImageDataset, UInt8Array
@@ -18,6 +19,7 @@ from hpsearch.data.sources import open_catalog
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import Split, SplitSpec, make_split
 from hpsearch.data.store import Watch, cache_folder, load_catalog
+from hpsearch.data.target import probe
 from hpsearch.errors import DataError
 from hpsearch.names import listed
 
@@ -52,6 +54,7 @@ def check_source(
         dataset,
         split,
         catalog=catalog,
+        whole=_whole(catalog, lenient, dataset, watch),
         bad=dataset.skipped if spec.on_error == "skip" else (),
         against=None if against is None else unlabelled_images(against, dataset, spec, watch),
         watch=watch,
@@ -67,6 +70,23 @@ def _split(dataset: ImageDataset, spec: SplitSpec) -> tuple[Split | None, list[F
     except DataError as error:
         finding = Finding(kind="cannot be split", severity="error", message=str(error), count=1)
         return None, [finding]
+
+
+def _whole(
+    catalog: Catalog, spec: DataSpec, dataset: ImageDataset, watch: Watch | None
+) -> ImageDataset | None:
+    """The images stretched instead of cropped, where that shows more of them: a copy with other
+    proportions is cut elsewhere, and would not be recognised.
+    """
+    if catalog.images.shape is not None or spec.fit != "crop":
+        return None
+    proportions = {round(height / width, 2) for height, width in probe(catalog)[0]}
+    if len(proportions) < 2:
+        return None
+    size = (dataset.shape.height, dataset.shape.width)
+    gray = dataset.shape.channels == 1
+    stretched = dataclasses.replace(spec, fit="stretch", size=size, gray=gray)
+    return load_catalog(catalog, stretched, watch=watch)
 
 
 def _unreadable(dataset: ImageDataset) -> Finding:
