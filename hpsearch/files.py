@@ -88,7 +88,7 @@ def _umask() -> int:
 
 
 def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
+    with path.open("r+b" if os.name == "nt" else "rb") as file:  # Windows wants to write
         os.fsync(file.fileno())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import errno
 import io
 import logging
 import os
@@ -33,6 +34,11 @@ SUFFIXES = frozenset(
 
 MAX_PIXELS = 2**27
 """More pixels than the largest phone camera has: beyond, a small file can fill the memory."""
+
+PASSING = frozenset(
+    {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT}
+)
+"""Failures of the disk or the network: they say nothing about an image, and may pass."""
 
 # Pillow warns on stderr about pictures that are larger than its own limit (ours is checked below)
 # and about damaged EXIF data, which harms nobody.
@@ -66,7 +72,11 @@ def open_image(source: Path | bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise DataError(f"has more than {MAX_PIXELS:,} pixels") from None
     except OSError as error:
+        if error.errno in PASSING:
+            raise
         raise DataError(error.strerror or str(error)) from None
+    except MemoryError:  # says nothing about the file
+        raise
     except Exception as error:  # Pillow lets a dozen kinds out on damaged files
         raise DataError(f"is damaged ({_reason(error)})") from None
     if image.width * image.height > MAX_PIXELS:
@@ -96,9 +106,11 @@ def to_array(raw: RawImage, target: Target) -> UInt8Array:
     try:
         _draft(raw, target)
         image = _plain_mode(ImageOps.exif_transpose(raw), target.shape.channels)
-    except DataError:
+    except (DataError, MemoryError):
         raise
-    except Exception as error:  # Pillow lets a dozen kinds out on damaged files
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in PASSING:
+            raise
         raise DataError(f"is damaged ({_reason(error)})") from None
     array = np.asarray(_fitted(image, target))
     return array[..., np.newaxis] if array.ndim == 2 else array
@@ -237,6 +249,8 @@ def decode_all(
                 results.append(to_array(raw, target))
             except DataError as error:
                 results.append(BadImage(name, str(error)))
+            except (OSError, MemoryError) as error:  # not the image's fault: it is not left out
+                raise unavailable(name, error) from error
             finally:
                 if isinstance(raw, Image.Image):
                     raw.close()
@@ -265,6 +279,12 @@ class Clock:
         """The report after `done` images."""
         seconds = time.perf_counter() - self._start
         return Progress(self._what, done, self._total, bad, seconds)
+
+
+def unavailable(name: str, error: OSError | MemoryError) -> DataError:
+    """What stops a reading without saying anything about the image."""
+    reason = (error.strerror or str(error)) if isinstance(error, OSError) else "out of memory"
+    return DataError(f"{printable(name)} cannot be read now ({reason}); see to it, and start again")
 
 
 class UnreadableImagesError(DataError):

@@ -13,7 +13,7 @@ import numpy as np
 
 from hpsearch.data.catalog import BadImage, RawImage
 from hpsearch.data.dataset import ImageShape, UInt8Array
-from hpsearch.data.decode import default_workers, open_image
+from hpsearch.data.decode import default_workers, open_image, unavailable
 from hpsearch.errors import DataError
 from hpsearch.names import printable
 
@@ -38,9 +38,10 @@ class FileReader:
         for path in self.paths[start:stop]:
             try:
                 yield open_image(self.root / path)
-            except (DataError, OSError) as error:
-                reason = getattr(error, "strerror", None) or str(error)
-                yield BadImage(path, reason)
+            except DataError as error:
+                yield BadImage(path, str(error))
+            except OSError as error:
+                raise unavailable(path, error) from error
 
     def signature(self) -> str:
         """SHA-256 over paths, sizes and times."""
@@ -53,10 +54,14 @@ class FileReader:
     def content_key(self) -> str:
         """SHA-256 over the content of all files, in order."""
         digest = hashlib.sha256(b"files")
+        some = [self.paths[start : start + 256] for start in range(0, len(self.paths), 256)]
         with ThreadPoolExecutor(default_workers()) as pool:
-            for part in pool.map(file_digest, (self.root / path for path in self.paths)):
+            for part in pool.map(self._digests, some):
                 digest.update(part)
         return digest.hexdigest()
+
+    def _digests(self, paths: Sequence[str]) -> bytes:
+        return b"".join(file_digest(self.root / path) for path in paths)
 
 
 class ArrayReader:

@@ -3,7 +3,7 @@
 One folder an entry, named by a hash of the content and of how it was brought to shape:
 
     images.u8       uint8, (N, height, width, channels), nothing else
-    HxW.u8          the same in another size, made when it was first asked for
+    HxW-FIT.u8      the same in another size, made when it was first asked for
     labels.npy      int64, (N,)
     digests.npy     uint8, (N, 16): a hash of each image's pixels
     moments.npy     int64, (N, channels, 2): sums and sums of squares
@@ -15,6 +15,7 @@ several processes want one that is not there, one makes it and the others wait.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -37,7 +38,15 @@ from hpsearch.data.dataset import (
     digests_of,
     moments_of,
 )
-from hpsearch.data.decode import Clock, Progress, Target, UnreadableImagesError, decode_all
+from hpsearch.data.decode import (
+    FORMATS,
+    MAX_PIXELS,
+    Clock,
+    Progress,
+    Target,
+    UnreadableImagesError,
+    decode_all,
+)
 from hpsearch.data.readers import ArrayReader
 from hpsearch.data.sources import open_catalog
 from hpsearch.data.spec import DataSpec
@@ -195,6 +204,7 @@ def _key(catalog: Catalog, spec: DataSpec, cache: Path, watch: Watch) -> tuple[_
     sizes) is remembered as long as paths, sizes and times of the files stay the same.
     """
     identity = hashlib.sha256(repr((VERSION, spec.size, spec.fit, spec.gray)).encode())
+    identity.update(repr((FORMATS, MAX_PIXELS)).encode())  # they decide what is a bad image
     identity.update(repr((catalog.classes, catalog.columns)).encode())
     identity.update(repr((list(catalog.names), catalog.groups, catalog.class_parts)).encode())
     for array in (catalog.labels, catalog.official):
@@ -210,11 +220,12 @@ def _key(catalog: Catalog, spec: DataSpec, cache: Path, watch: Watch) -> tuple[_
     watch(Progress("looking at the files", 0, len(catalog), 0, 0.0))
     target, notes = target_of(catalog, spec)
     entry = _sha(catalog.images.content_key(), known, str(target.shape))
-    memo.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(
         {"entry": entry, "shape": dataclasses.astuple(target.shape), "notes": notes}, indent=1
     )
-    write_text(memo, text)
+    with contextlib.suppress(OSError):  # it only saves time: a cache may be read by others, too
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        write_text(memo, text)
     return _Key(entry, target), notes
 
 

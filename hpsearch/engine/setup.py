@@ -48,7 +48,7 @@ from hpsearch.training.device import default_precision
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PreparedData:
-    """The data of a search, split; what the search works on has no test images.
+    """The data of a search, split; what the search works on are the rows of the other two parts.
 
     Attributes:
         warnings: what looks wrong with the data, in words.
@@ -157,10 +157,11 @@ def _check_same_search(
     if spec.precision not in ("auto", existing.attrs["precision"]):
         differences.append(f"precision ({existing.attrs['precision']} then, {spec.precision} now)")
     if fingerprints["data"] != existing.attrs["fingerprints"]["data"]:
+        then = stored["data"]  # a text in searches of the first version
         differences += [
-            f"{field} of the data ({_brief(stored['data'][field])} then, {_brief(value)} now)"
+            f"{field} of the data ({_brief(then[field])} then, {_brief(value)} now)"
             for field, value in asked["data"].items()
-            if field != "source" and stored["data"].get(field) != value
+            if field != "source" and isinstance(then, dict) and then.get(field) != value
         ]
     for key, now in fingerprints.items():
         then = existing.attrs["fingerprints"].get(key)

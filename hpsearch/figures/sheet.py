@@ -10,7 +10,7 @@ from PIL import Image
 
 from hpsearch.data.checks import CheckReport, Finding, Pair
 from hpsearch.data.checks.findings import PART_WORDS
-from hpsearch.data.dataset import ImageDataset, UInt8Array
+from hpsearch.data.dataset import PARTS, ImageDataset, UInt8Array
 from hpsearch.errors import DataError
 from hpsearch.names import printable
 
@@ -172,7 +172,9 @@ def _pair(pair: Pair, dataset: ImageDataset, show_test: bool) -> str:
 
 
 def _image(row: int, part: str, dataset: ImageDataset, show_test: bool) -> str:
-    if part == "test" and not show_test:
+    # Where the data could not be split, its official test images are sealed all the same.
+    official = dataset.official is not None and dataset.official[row] == PARTS.index("test")
+    if (part == "test" or official) and not show_test:
         picture = '<div class="sealed">test image; <code>--show-test</code> shows it</div>'
     else:
         picture = f'<img alt="" src="data:image/png;base64,{_png(dataset.images[row])}">'

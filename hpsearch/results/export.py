@@ -138,7 +138,8 @@ def _check_trial(trial: TrialRecord, checkpoint: Checkpoint) -> None:
 
 def _same_data(trial: TrialRecord) -> tuple[ImageDataset, Split]:
     record = load_search(trial.runs, trial.search)
-    source = DataSpec.from_dict(record.data["source"])
+    source = record.data["source"]
+    source = DataSpec.of(source) if isinstance(source, str) else DataSpec.from_dict(source)
     dataset = load_dataset(source)
     then, now = record.fingerprints["data"], dataset.fingerprint
     if now != then:

@@ -280,3 +280,32 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     for part in parts:
         assert part in err
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_sheet_seals_official_test_images_even_where_the_split_is_refused(
+    run: Run, tmp_path: Path
+) -> None:
+    for number in range(12):
+        picture(tmp_path / "odd" / "train" / "ab"[number % 2] / f"{number}.png", number)
+        picture(tmp_path / "odd" / "test" / "abc"[number % 3] / f"{number}.png", 100 + number)
+    copied = (tmp_path / "odd" / "test" / "a" / "0.png").read_bytes()
+    (tmp_path / "odd" / "test" / "b" / "copy.png").write_bytes(copied)
+    code, _, _ = run("data check odd --sheet odd.html")
+    assert code == 1
+    page = Path("odd.html").read_text(encoding="utf-8")
+    assert "copy.png" in page
+    assert "<img" not in page
+    assert run("data check odd --sheet odd.html --force --show-test")[0] == 1
+    assert "<img" in Path("odd.html").read_text(encoding="utf-8")
+
+
+def test_what_was_wrong_with_the_files_is_not_told_when_it_is_mended(
+    run: Run, photos: Path
+) -> None:
+    (photos / "red" / "cut.png").write_bytes(b"no picture")
+    assert run("data check photos")[0] == 1
+    (photos / "red" / "cut.png").unlink()
+    search = "search --data photos --size 8 --family logistic --trials 1 --epochs 1"
+    code, out, _ = run(search)
+    assert code == 0
+    assert "cannot be read" not in out

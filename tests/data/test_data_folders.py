@@ -715,3 +715,33 @@ def test_some_of_a_readers_images_are_read_in_their_order(tmp_path: Path, rows: 
         found.append(image.getpixel((0, 0))[0])  # type: ignore[index]
         image.close()
     assert found == rows
+
+
+@pytest.mark.parametrize("name", ["{label}_{n}.png", "{n}.png"])
+def test_a_class_may_be_called_train(tmp_path: Path, name: str) -> None:
+    for label in ("train", "bus", "car"):
+        for number in range(3):
+            path = tmp_path / label / name.format(label="blue", n=number)
+            path.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (4, 4)).save(path)
+    catalog = open_catalog(DataSpec(source=str(tmp_path)))
+    assert catalog.classes == ("bus", "car", "train")
+    assert catalog.official is None
+
+
+def test_the_only_folder_may_not_be_a_link_that_leads_out(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / "secret" / label).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "secret" / label / "1.png")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x").symlink_to(tmp_path / "secret")
+    with pytest.raises(DataError, match="leads out"):
+        open_catalog(DataSpec(source=str(tmp_path / "data")))
+
+
+def test_images_deeper_than_the_class_folders_are_said(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label / "inner").mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / label / "inner" / "1.png")
+    notes = open_catalog(DataSpec(source=str(tmp_path))).notes
+    assert any("2 images lie in folders below the class folders" in note for note in notes)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hpsearch.data import decode
 from hpsearch.data.catalog import BadImage, RawImage
 from hpsearch.data.dataset import ImageDataset, ImageShape, digests_of, moments_of
 from hpsearch.data.decode import Progress, Target, open_image, to_array
@@ -778,7 +780,7 @@ def test_a_damaged_memory_of_a_source_is_made_again(
     assert memo.read_bytes() == whole
 
 
-@pytest.mark.parametrize("place", [".", "entries", "locks", "sources"])
+@pytest.mark.parametrize("place", [".", "entries", "locks"])
 def test_a_file_in_the_way_of_the_store_is_named(pets: Path, cache: Path, place: str) -> None:
     if place != ".":
         cache.mkdir()
@@ -1027,3 +1029,48 @@ def test_a_specification_is_read_as_it_was_written() -> None:
     assert DataSpec(size=5).size == (5, 5)  # type: ignore[arg-type]
     with pytest.raises((DataError, ConfigError)):
         DataSpec.from_dict({"source": "x", "colour": 1})
+
+
+def test_the_memo_only_saves_time(pets: Path, cache: Path) -> None:
+    """A cache that others made can be read although nothing can be added to its memos."""
+    cache.mkdir()
+    (cache / "sources").write_text("in the way")
+    assert len(load_dataset(spec_of(pets))) == len(load_dataset(spec_of(pets)))
+    assert len(list((cache / "entries").iterdir())) == 1
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_a_failure_that_may_pass_stops_the_reading_and_is_not_remembered(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """On a disk or network that stumbles, an image is not left out for good."""
+    spec = dataclasses.replace(DataSpec.of(spec_of(pets)), on_error="skip")
+    with monkeypatch.context() as patch:
+        calls = iter([None, failure])
+        real = decode._plain_mode
+
+        def stumble(image: Image.Image, channels: int) -> Image.Image:
+            if (error := next(calls, None)) is not None:
+                raise error
+            return real(image, channels)
+
+        patch.setattr(decode, "_plain_mode", stumble)
+        with pytest.raises(DataError, match="cannot be read now") as caught:
+            load_dataset(spec)
+    assert "\n" not in str(caught.value)
+    assert load_dataset(spec).skipped == ()
+
+
+def test_a_file_that_was_edited_under_its_old_time_is_read_again(tmp_path: Path) -> None:
+    for number in range(6):
+        path = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(path)
+    first = load_dataset(tmp_path / "pictures")
+    edited, before = tmp_path / "pictures" / "a" / "0.bmp", path.stat()
+    size = edited.stat()
+    Image.new("RGB", (9, 9), (200, 0, 0)).save(edited)
+    os.utime(edited, ns=(size.st_atime_ns, size.st_mtime_ns))
+    assert before.st_size == edited.stat().st_size
+    assert first.images[0, 0, 0, 0] == 0
+    assert load_dataset(tmp_path / "pictures").images[0, 0, 0, 0] == 200

@@ -704,3 +704,24 @@ def test_any_table_is_read_or_refused(content: bytes | str) -> None:
             assert str(path) in message
             return
         assert set(catalog.names) <= {"1.png", "2.png"}
+
+
+def test_a_header_may_be_called_like_a_picture(tmp_path: Path) -> None:
+    pictures(tmp_path, *CLASSES, "image.png")
+    table(tmp_path, lines(("image", "label"), *ROWS))
+    assert class_of(catalog_of(tmp_path)) == CLASSES
+
+
+def test_a_guessed_group_has_no_blanks(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    rows = [(*row, "" if number == 0 else "ann") for number, row in enumerate(ROWS)]
+    table(tmp_path, lines(("file", "label", "person"), *rows))
+    assert catalog_of(tmp_path, label="label").groups is None
+
+
+def test_a_stray_link_beside_the_images_harms_nobody(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "data")
+    pictures(tmp_path, "elsewhere.png")
+    (root / "stray.png").symlink_to("../elsewhere.png")
+    table(root, lines(("file", "label"), *ROWS))
+    assert class_of(catalog_of(root)) == CLASSES

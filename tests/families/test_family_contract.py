@@ -73,7 +73,7 @@ def quiet() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def thirty_two(digits: ImageDataset) -> ResidentData:
     few = digits.subset(np.arange(32))
-    return ResidentData.of(DevelopmentData(train=few, val=few), CPU)
+    return ResidentData.of(DevelopmentData(train=few.part(), val=few.part()), CPU)
 
 
 @pytest.mark.parametrize("name", family_names())

@@ -90,18 +90,9 @@ def check_data(
             shifts, found = _shifts(dataset, parts)
             findings += found
     if against is not None:
-        learnt = _part(dataset, parts, TRAIN)
-        shift = shift_against(learnt, against, "all" if parts is None else "training")
-        if shift is None:
-            message = f"{plural(len(against), 'unlabelled image')} are too few to compare with"
-            findings.append(
-                Finding(
-                    kind="too few to compare", severity="note", message=message, count=len(against)
-                )
-            )
-        else:
-            shifts.append(shift)
-            findings += shift_finding(shift)
+        shift, found = against_findings(dataset, split, against)
+        shifts += shift
+        findings += found
     return CheckReport(
         data=dataset.fingerprint,
         split=None if split is None else split.fingerprint,
@@ -114,6 +105,28 @@ def check_data(
         findings=by_severity(findings),
         shifts=tuple(shifts),
     )
+
+
+def against_findings(
+    dataset: ImageDataset, split: Split | None, images: UInt8Array
+) -> tuple[list[Shift], list[Finding]]:
+    """How far the training images are from unlabelled ones that a model will meet.
+
+    Args:
+        images: uint8 (n, height, width, channels).
+
+    Raises:
+        DataError: they have another shape than the images of `dataset`.
+    """
+    parts = None if split is None else split.membership(len(dataset))
+    learnt = _part(dataset, parts, TRAIN)
+    shift = shift_against(learnt, images, "all" if parts is None else "training")
+    if shift is not None:
+        return [shift], list(shift_finding(shift))
+    message = f"{plural(len(images), 'unlabelled image')} are too few to compare with"
+    return [], [
+        Finding(kind="too few to compare", severity="note", message=message, count=len(images))
+    ]
 
 
 def store_report(report: CheckReport, cache: Path) -> Path:

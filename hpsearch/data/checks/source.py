@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from hpsearch.data.catalog import Catalog
+from hpsearch.data.checks.counts import source_findings
 from hpsearch.data.checks.findings import CheckReport, Finding, by_severity
-from hpsearch.data.checks.run import check_data, store_report, stored_report
+from hpsearch.data.checks.run import against_findings, check_data, store_report, stored_report
+from hpsearch.data.checks.sizes import file_sizes, size_findings
 from hpsearch.data.dataset import ImageDataset, UInt8Array
 from hpsearch.data.decode import Clock, Target, decode_all
 from hpsearch.data.listing import list_files
@@ -50,17 +52,21 @@ def check_source(
     split, refusals = _split(dataset, split_spec)
     if dataset.skipped and spec.on_error == "fail":
         refusals.append(_unreadable(dataset))
-    report = check_data(
-        dataset,
-        split,
-        catalog=catalog,
-        whole=_whole(catalog, lenient, dataset, watch),
-        bad=dataset.skipped if spec.on_error == "skip" else (),
-        against=None if against is None else unlabelled_images(against, dataset, spec, watch),
-        watch=watch,
-    )
-    report = dataclasses.replace(report, findings=by_severity([*refusals, *report.findings]))
+    whole = _whole(catalog, lenient, dataset, watch)
+    report = check_data(dataset, split, whole=whole, watch=watch)
+    # What is stored is true of these images and this split; the rest is true of the files today.
     store_report(report, cache_folder())
+    bad = dataset.skipped if spec.on_error == "skip" else ()
+    findings = [*refusals, *report.findings, *source_findings(catalog.remarks, bad)]
+    shifts = list(report.shifts)
+    if catalog.images.shape is None:
+        findings += size_findings(catalog, file_sizes(catalog, lambda _: None), dataset.shape)
+    if against is not None:
+        images = unlabelled_images(against, dataset, spec, watch)
+        shift, found = against_findings(dataset, split, images)
+        shifts += shift
+        findings += found
+    report = dataclasses.replace(report, findings=by_severity(findings), shifts=tuple(shifts))
     return report, dataset
 
 

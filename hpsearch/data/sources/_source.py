@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -50,7 +51,7 @@ class SourceOption:
             return names
         if self.kind == "number":
             text = str(value)
-            if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or int(text) < 1:
+            if not re.fullmatch("0*[1-9][0-9]{0,17}", text):
                 raise self._refusal(value, source, "a whole number of at least 1")
             return int(text)
         if self.kind == "flag":

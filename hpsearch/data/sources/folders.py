@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from hpsearch.data.catalog import Catalog, Remark, make_catalog
 from hpsearch.data.listing import Glance, glance, list_files, subfolders
-from hpsearch.data.readers import FileReader
+from hpsearch.data.readers import FileReader, check_inside
 from hpsearch.data.sources._arrays import part_of, parts_of
 from hpsearch.data.sources._source import DataSource, SourceOption
 from hpsearch.data.spec import DataSpec
@@ -51,12 +51,13 @@ def layout_of(spec: DataSpec) -> Layout | None:
     seen = _unpacked(glance(path))
     parts = [name for name in seen.with_images if part_of(name)]
     train = next((name for name in parts if part_of(name) == "train"), None)
-    has_parts = train is not None
     inner = glance(seen.root / train) if train is not None else None
+    # A class can be called train: it has neither classes below it nor other parts beside it.
+    has_parts = inner is not None and (len(parts) > 1 or len(inner.with_images) > 1)
     table = seen.tables[0] if seen.tables else None
     if not seen.images and not seen.with_images:
         return None
-    folders = inner.with_images if inner else seen.with_images
+    folders = inner.with_images if inner and has_parts else seen.with_images
     if "pattern" in spec.options:
         kind: Literal["classes", "table", "names"] = "names"
     elif {"label", "file", "table"} & set(spec.options):
@@ -72,10 +73,13 @@ def layout_of(spec: DataSpec) -> Layout | None:
 
 def _unpacked(seen: Glance) -> Glance:
     """Goes into folders that hold one folder only, as archives make them."""
+    root = seen.root
     while len(seen.with_images) == 1 and not seen.images and not seen.tables:
         if part_of(seen.with_images[0]) == "train":
             break
-        inner = glance(seen.root / seen.with_images[0])
+        below = seen.root / seen.with_images[0]
+        check_inside(below, root.resolve(), seen.with_images[0])
+        inner = glance(below)
         if inner.images and not inner.with_images:
             return inner
         seen = inner

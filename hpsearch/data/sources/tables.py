@@ -69,6 +69,7 @@ class FileIndex:
 
     def __init__(self, listing: Listing) -> None:
         self.listing = listing
+        self._paths = frozenset(listing.images)
         self._by_name: dict[str, list[str]] = collections.defaultdict(list)
         for path in listing.images:
             name = path.rsplit("/", 1)[-1]
@@ -79,6 +80,8 @@ class FileIndex:
     def find(self, cell: str) -> list[str]:
         """All pictures that `cell` can mean; the exact path alone where it is one."""
         wanted = cell.replace("\\", "/").removeprefix("./").strip("/")
+        if "/" in wanted and wanted in self._paths:  # the usual case, whatever else has this name
+            return [wanted]
         found = self._by_name.get(wanted.rsplit("/", 1)[-1], [])
         if len(found) == 1 and "/" not in wanted:
             return found
@@ -206,7 +209,9 @@ def read_table(path: Path, delimiter: str | None, index: FileIndex) -> Table:
         raise DataError(f"{shown}, line {reader.line_num}: {error}") from None
     if not rows:
         raise DataError(f"{shown}: the table is empty")
-    if any(index.find(cell.strip()) for cell in rows[0] if cell.strip()):
+    # A header may be called like a picture, image.png, but not with its suffix.
+    firsts = [cell.strip() for cell in rows[0]]
+    if any(Path(cell).suffix.lower() in SUFFIXES and index.find(cell) for cell in firsts if cell):
         columns = tuple(str(number) for number in range(1, len(rows[0]) + 1))
         return Table(shown, columns, rows)
     columns = tuple(cell.strip() for cell in rows[0])
@@ -345,7 +350,7 @@ class _Guess:
 
     def _repeats(self, name: str) -> bool:
         values = self.table.column(name)
-        return 2 <= len(set(values)) <= len(values) / 1.5
+        return all(values) and 2 <= len(set(values)) <= len(values) / 1.5
 
     def _names_parts(self, name: str) -> bool:
         values = {value for value in self.table.column(name) if value}
