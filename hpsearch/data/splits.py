@@ -57,11 +57,12 @@ class SplitSpec(JsonConfig):
     def __post_init__(self) -> None:
         for name in ("val", "test"):
             fraction = getattr(self, name)
-            if not 0.0 < fraction < 1.0:
+            is_number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+            if not is_number or not 0.0 < fraction < 1.0:
                 raise DataError(f"split: {name} must be between 0 and 1, but is {fraction!r}")
         if self.val + self.test >= 1.0:
             raise DataError(f"split: val {self.val} and test {self.test} leave nothing to train on")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+        if type(self.seed) is not int or not 0 <= self.seed < 2**32:
             raise DataError(
                 f"split: seed must be a whole number from 0 to {2**32 - 1}, but is {self.seed!r}"
             )

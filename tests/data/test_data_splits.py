@@ -612,3 +612,9 @@ def test_a_class_that_is_only_tested_on_does_not_limit_the_folds() -> None:
     spec = SplitSpec(allow_missing=True)
     split = make_split(data, spec)
     check_folds(data, split, k_folds(data, split, 10, spec))
+
+
+@pytest.mark.parametrize("change", [{"val": "x"}, {"test": True}, {"seed": True}, {"seed": 1.5}])
+def test_values_of_another_kind_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=next(iter(change))):
+        SplitSpec(**change)  # type: ignore[arg-type]
