@@ -106,7 +106,7 @@ def load_catalog(catalog: Catalog, spec: DataSpec, *, watch: Watch | None = None
         if not folder.is_dir():
             with _locked(cache, key.text, watch):
                 if not folder.is_dir():
-                    _make_entry(folder, catalog, spec, key.target, watch)
+                    _make_entry(folder, catalog, spec, key, watch)
     except OSError as error:
         raise _unwritable(cache, error) from error
     return _open_entry(folder, catalog, spec, notes)
@@ -172,9 +172,10 @@ def resized(
 
 @dataclasses.dataclass(frozen=True)
 class _Key:
-    """The name of an entry, and what its images become."""
+    """The name of an entry, the signature of its files, and what its images become."""
 
     text: str
+    signature: str
     target: Target
 
 
@@ -210,11 +211,12 @@ def _key(catalog: Catalog, spec: DataSpec, cache: Path, watch: Watch) -> tuple[_
     for array in (catalog.labels, catalog.official):
         identity.update(b"" if array is None else array.tobytes())
     known = identity.hexdigest()
-    memo = cache / "sources" / f"{_sha(catalog.images.signature(), known)}.json"
+    signature = catalog.images.signature()
+    memo = cache / "sources" / f"{_sha(signature, known)}.json"
     try:
         stored = json.loads(memo.read_text(encoding="ascii"))
         target = Target(ImageShape(*stored["shape"]), spec.fit)
-        return _Key(stored["entry"], target), stored["notes"]
+        return _Key(stored["entry"], signature, target), stored["notes"]
     except (OSError, ValueError, KeyError, TypeError):
         pass
     watch(Progress("looking at the files", 0, len(catalog), 0, 0.0))
@@ -226,16 +228,15 @@ def _key(catalog: Catalog, spec: DataSpec, cache: Path, watch: Watch) -> tuple[_
     with contextlib.suppress(OSError):  # it only saves time: a cache may be read by others, too
         memo.parent.mkdir(parents=True, exist_ok=True)
         write_text(memo, text)
-    return _Key(entry, target), notes
+    return _Key(entry, signature, target), notes
 
 
 def _sha(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:40]
 
 
-def _make_entry(
-    folder: Path, catalog: Catalog, spec: DataSpec, target: Target, watch: Watch
-) -> None:
+def _make_entry(folder: Path, catalog: Catalog, spec: DataSpec, key: _Key, watch: Watch) -> None:
+    target = key.target
     _remove_leftovers(folder)
     check_space(folder.parent.parent, len(catalog) * _bytes_of(target.shape))
     clock = Clock("decoding", len(catalog))
@@ -260,6 +261,8 @@ def _make_entry(
         watch(clock.at(len(catalog), len(bad)))
         if bad and (spec.on_error == "fail" or not kept):
             raise UnreadableImagesError(catalog.name, bad, len(catalog))
+        if catalog.images.signature() != key.signature:
+            raise DataError(f"{catalog.name}: files changed while they were read; start again")
         arrays = {
             "labels": catalog.labels[kept],
             "digests": np.concatenate(digests),

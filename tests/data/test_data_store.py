@@ -1074,3 +1074,16 @@ def test_a_file_that_was_edited_under_its_old_time_is_read_again(tmp_path: Path)
     assert before.st_size == edited.stat().st_size
     assert first.images[0, 0, 0, 0] == 0
     assert load_dataset(tmp_path / "pictures").images[0, 0, 0, 0] == 200
+
+
+def test_files_that_change_while_they_are_read_are_not_stored(pets: Path, cache: Path) -> None:
+    picture = next(path for path in sorted(pets.rglob("*")) if path.is_file())
+
+    def change(progress: Progress) -> None:
+        if progress.what == "decoding":
+            picture.write_bytes(picture.read_bytes() + b"more")
+
+    with pytest.raises(DataError, match="changed while they were read"):
+        load_dataset(spec_of(pets), watch=change)
+    assert not list((cache / "entries").iterdir())
+    assert len(load_dataset(spec_of(pets)))
