@@ -22,6 +22,8 @@ FloatArray = npt.NDArray[np.float64]
 # The part of an official split that an image belongs to; NO_PART where it belongs to none.
 PARTS = ("train", "val", "test")
 NO_PART = -1
+PART_WORDS = {"train": "training", "val": "validation", "test": "test"}
+"""What the parts are called in messages."""
 
 CHUNK_BYTES = 2**25
 """How much of a large array is looked at in one go."""

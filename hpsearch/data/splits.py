@@ -19,6 +19,7 @@ import numpy as np
 from hpsearch.config import JsonConfig
 from hpsearch.data.dataset import (
     NO_PART,
+    PART_WORDS,
     PARTS,
     FloatArray,
     ImageDataset,
@@ -29,7 +30,6 @@ from hpsearch.data.dataset import (
 from hpsearch.errors import DataError
 from hpsearch.files import write_whole
 
-_WORDS = {"train": "training", "val": "validation", "test": "test"}
 _TRIES = 10
 
 
@@ -147,6 +147,7 @@ def _draw(
 
     labels = dataset.labels
     counts = np.bincount(labels[pool], minlength=len(dataset.classes))
+    shares = " and ".join(f"a {PART_WORDS[part]} part of {fractions[part]}" for part in fractions)
     wanted = 1 + len(fractions)
     rare = np.flatnonzero(counts < wanted)
     if len(rare) and not spec.allow_missing:
@@ -162,7 +163,9 @@ def _draw(
     classes = len(dataset.classes) - len(rare)
     least = 1 if spec.allow_missing else classes
     if min(*sizes.values(), len(rest) - sum(sizes.values())) < least:
-        shares = " and ".join(f"a {_WORDS[part]} part of {fractions[part]}" for part in fractions)
+        shares = " and ".join(
+            f"a {PART_WORDS[part]} part of {fractions[part]}" for part in fractions
+        )
         raise DataError(
             f"{dataset.name}: {len(pool)} images are too few to put each of {classes} classes "
             f"into {shares}; add images or raise these fractions"
@@ -181,7 +184,6 @@ def _draw(
             )
         except ValueError:  # too few of a class are left for the second part
             scarce = np.where(counts < wanted, np.iinfo(counts.dtype).max, counts).argmin()
-            shares = " and ".join(f"a {_WORDS[p]} part of {fractions[p]}" for p in fractions)
             raise DataError(
                 f"{dataset.name}: class {dataset.classes[scarce]!r} has only {counts[scarce]} "
                 f"images, too few for {shares}; add images of it or change the split's fractions "
@@ -253,7 +255,7 @@ def _check_parts(dataset: ImageDataset, split: Split, spec: SplitSpec) -> None:
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     for part, rows in zip(PARTS, (split.train, split.val, split.test), strict=True):
         if not len(rows):
-            raise DataError(f"{dataset.name}: the {_WORDS[part]} part is empty")
+            raise DataError(f"{dataset.name}: the {PART_WORDS[part]} part is empty")
         absent = np.flatnonzero(np.bincount(dataset.labels[rows], minlength=len(counts)) == 0)
         if not len(absent) or spec.allow_missing:
             continue
@@ -265,8 +267,8 @@ def _check_parts(dataset: ImageDataset, split: Split, spec: SplitSpec) -> None:
             within = f" in {len({dataset.groups[row] for row in members})} groups"
         raise DataError(
             f"{dataset.name}: class {name!r} has only {count} images{within}, and none of them "
-            f"fell into the {_WORDS[part]} part; add images of it, change the split's fractions or "
-            "seed, or allow it with --allow-missing"
+            f"fell into the {PART_WORDS[part]} part; add images of it, change the split's "
+            "fractions or seed, or allow it with --allow-missing"
         )
 
 
@@ -315,9 +317,10 @@ def split_notes(dataset: ImageDataset, spec: SplitSpec) -> tuple[str, ...]:
             part: int((dataset.official == PARTS.index(part)).sum()) for part in ("val", "test")
         }
         notes += [
-            f"the official {_WORDS[part]} part is kept ({count:,} images)"
+            f"the official {PART_WORDS[part]} part is kept ({count:,} images)"
             if count
-            else f"about {getattr(spec, part):.0%} of the others are drawn as {_WORDS[part]} part"
+            else f"about {getattr(spec, part):.0%} of the others are drawn as "
+            f"{PART_WORDS[part]} part"
             for part, count in found.items()
         ]
     if spec.by_group and dataset.groups is not None:

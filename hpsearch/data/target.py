@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 
 from hpsearch.data.catalog import BadImage, Catalog
-from hpsearch.data.dataset import ImageShape
+from hpsearch.data.dataset import ImageShape, Int64Array
 from hpsearch.data.decode import Target, is_gray, oriented_size
 from hpsearch.data.spec import DataSpec
 
@@ -38,27 +39,59 @@ def target_of(catalog: Catalog, spec: DataSpec) -> tuple[Target, list[str]]:
     return Target(ImageShape(*size, 1 if gray else 3), spec.fit), notes
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class FileSizes:
+    """The sizes of some pictures of a catalog.
+
+    Attributes:
+        positions: int64, (n,): which ones.
+        sizes: int64, (n, 2): height and width, as they are looked at.
+        all_gray: none of them has colours, and there is at least one.
+    """
+
+    positions: Int64Array
+    sizes: Int64Array
+    all_gray: bool
+
+
+def file_sizes(catalog: Catalog, tell: Callable[[int], None] = lambda _: None) -> FileSizes:
+    """Opens the pictures (at most 20,000, evenly chosen) without decoding them.
+
+    Args:
+        tell: is called with how many are done.
+    """
+    batch = catalog.images.batch
+    step = batch * max(1, -(-len(catalog) // _PROBED))
+    positions, sizes, all_gray = [], [], True
+    for start in range(0, len(catalog), step):
+        stop = min(start + batch, len(catalog))
+        for position, image in enumerate(catalog.images.read(start, stop), start):
+            if isinstance(image, BadImage):
+                continue
+            if isinstance(image, np.ndarray):
+                found, gray = (image.shape[0], image.shape[1]), image.shape[2] == 1
+            else:
+                found, gray = oriented_size(image), is_gray(image)
+                image.close()
+            positions.append(position)
+            sizes.append(found)
+            all_gray = all_gray and gray
+        tell(stop)
+    return FileSizes(
+        np.array(positions, dtype=np.int64),
+        np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        all_gray and bool(sizes),
+    )
+
+
 def probe(catalog: Catalog) -> tuple[Counter[tuple[int, int]], bool]:
     """How often each size (height, width) occurs among at most 20,000 evenly chosen pictures, and
     whether all of them are gray.
     """
     if (shape := catalog.images.shape) is not None:
         return Counter({(shape.height, shape.width): len(catalog)}), shape.channels == 1
-    step = -(-len(catalog) // _PROBED)
-    sizes: Counter[tuple[int, int]] = Counter()
-    all_gray = True
-    for start in range(0, len(catalog), step):
-        for image in catalog.images.read(start, start + 1):
-            if isinstance(image, BadImage):
-                continue
-            if isinstance(image, np.ndarray):
-                sizes[image.shape[:2]] += 1
-                all_gray = all_gray and image.shape[2] == 1
-            else:
-                sizes[oriented_size(image)] += 1
-                all_gray = all_gray and is_gray(image)
-                image.close()
-    return sizes, all_gray and bool(sizes)
+    found = file_sizes(catalog)
+    return Counter((height, width) for height, width in found.sizes.tolist()), found.all_gray
 
 
 def _guessed_size(sizes: Collection[tuple[int, int]]) -> tuple[tuple[int, int], str]:

@@ -9,8 +9,7 @@ import io
 from PIL import Image
 
 from hpsearch.data.checks import CheckReport, Finding, Pair
-from hpsearch.data.checks.findings import PART_WORDS
-from hpsearch.data.dataset import PARTS, ImageDataset, UInt8Array
+from hpsearch.data.dataset import PART_WORDS, PARTS, ImageDataset, UInt8Array
 from hpsearch.errors import DataError
 from hpsearch.names import printable
 

@@ -172,18 +172,26 @@ def group_findings(dataset: ImageDataset, parts: Int8Array | None) -> list[Findi
     return findings
 
 
-def source_findings(remarks: Sequence[Remark], bad: Sequence[BadImage]) -> list[Finding]:
-    """What the source saw while it listed the images, and what could not be read of them."""
+def source_findings(
+    remarks: Sequence[Remark], bad: Sequence[BadImage], *, refused: bool = False
+) -> list[Finding]:
+    """What the source saw while it listed the images, and what could not be read of them.
+
+    Args:
+        refused: `bad` is not left out by a search, but stops it.
+    """
     findings = []
     if bad:
         reasons = [str(image) for image in bad]
         verb = "is" if len(bad) == 1 else "are"
+        left_out = "" if refused else f" and {verb} left out"
+        so = "; a search refuses them unless --on-error skip" if refused else ""
         findings.append(
             Finding(
                 kind="unreadable images",
-                severity="warning",
-                message=f"{plural(len(bad), 'image')} cannot be read and {verb} left out: "
-                f"{'; '.join(reasons[:3])}{_and_more(len(bad) - 3)}",
+                severity="error" if refused else "warning",
+                message=f"{plural(len(bad), 'image')} cannot be read{left_out}: "
+                f"{'; '.join(reasons[:3])}{_and_more(len(bad) - 3)}{so}",
                 count=len(bad),
                 names=tuple(reasons[:MOST_NAMES]),
             )

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from hpsearch.data.checks.findings import (
-    PART_WORDS,
     Finding,
     Pair,
     Severity,
@@ -17,7 +16,7 @@ from hpsearch.data.checks.findings import (
     plural,
 )
 from hpsearch.data.checks.near import NearPairs
-from hpsearch.data.dataset import PARTS, ImageDataset, Int8Array, Int64Array
+from hpsearch.data.dataset import PART_WORDS, PARTS, ImageDataset, Int8Array, Int64Array
 from hpsearch.names import printable
 
 TRAIN, VAL, TEST = (PARTS.index(part) for part in ("train", "val", "test"))

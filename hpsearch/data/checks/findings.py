@@ -173,10 +173,6 @@ def _text(value: object) -> str:
     return value
 
 
-PART_WORDS = {"train": "training", "val": "validation", "test": "test"}
-"""What the parts of a split are called in messages."""
-
-
 def image_name(dataset: ImageDataset, row: int) -> str:
     """What an image is called in its source, or else its number."""
     return f"image {row}" if dataset.names is None else dataset.names[row]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,6 @@ from hpsearch.data.checks.duplicates import (
     near_duplicates,
 )
 from hpsearch.data.checks.findings import (
-    PART_WORDS,
     CheckReport,
     Finding,
     Shift,
@@ -33,10 +33,11 @@ from hpsearch.data.checks.findings import (
 )
 from hpsearch.data.checks.near import near_pairs
 from hpsearch.data.checks.shift import label_shift, measure_shift, shift_against, shift_finding
-from hpsearch.data.checks.sizes import file_sizes, size_findings
-from hpsearch.data.dataset import PARTS, ImageDataset, ImagePart, Int8Array, UInt8Array
+from hpsearch.data.checks.sizes import size_findings
+from hpsearch.data.dataset import PART_WORDS, PARTS, ImageDataset, ImagePart, Int8Array, UInt8Array
 from hpsearch.data.decode import Clock
 from hpsearch.data.splits import Split
+from hpsearch.data.target import FileSizes, file_sizes
 from hpsearch.errors import DataError
 from hpsearch.files import write_text
 
@@ -52,7 +53,6 @@ def check_data(
     *,
     catalog: Catalog | None = None,
     bad: Sequence[BadImage] = (),
-    whole: ImageDataset | None = None,
     against: UInt8Array | None = None,
     cheap: bool = False,
     watch: Watch | None = None,
@@ -63,7 +63,6 @@ def check_data(
     Args:
         catalog: where the images come from, for the sizes of the files and what the source saw.
         bad: images that could not be read and are left out of `dataset`.
-        whole: the same images with nothing cut off, to look for near duplicates in.
         against: uint8 (n, height, width, channels), unlabelled images that a model will meet.
         cheap: only what costs next to nothing: exact duplicates, classes, groups, blank images.
         watch: is told how far it has come.
@@ -71,9 +70,32 @@ def check_data(
     Raises:
         DataError: `against` has another shape than the images of `dataset`.
     """
+    sizes = None
+    if catalog is not None and catalog.images.shape is None and not cheap:
+        sizes = sizes_of_files(catalog, watch)
+    report = check_images(dataset, split, cheap=cheap, watch=watch)
+    return with_source(
+        report, dataset, split, catalog=catalog, sizes=sizes, bad=bad, against=against
+    )
+
+
+def check_images(
+    dataset: ImageDataset,
+    split: Split | None,
+    *,
+    whole: ImageDataset | None = None,
+    cheap: bool = False,
+    watch: Watch | None = None,
+) -> CheckReport:
+    """The part of the check that is about the images and their split alone: what it finds is true
+    as long as their fingerprints are the same.
+
+    Args:
+        whole: the same images with nothing cut off, to look for near duplicates in.
+        cheap, watch: as in `check_data`.
+    """
     parts = None if split is None else split.membership(len(dataset))
     findings = [
-        *source_findings(() if catalog is None else catalog.remarks, bad),
         *class_findings(dataset, parts),
         *group_findings(dataset, parts),
         *blank_findings(dataset),
@@ -81,18 +103,11 @@ def check_data(
     ]
     shifts: list[Shift] = []
     if not cheap:
-        progress = _Teller(watch)
-        if catalog is not None and catalog.images.shape is None:
-            tell = progress.on("looking at the files", len(catalog))
-            findings += size_findings(catalog, file_sizes(catalog, tell), dataset.shape)
-        findings += near_duplicates(dataset, parts, near_pairs(whole or dataset, progress))
+        pairs = near_pairs(whole or dataset, _Teller(watch))
+        findings += near_duplicates(dataset, parts, pairs)
         if parts is not None:
             shifts, found = _shifts(dataset, parts)
             findings += found
-    if against is not None:
-        shift, found = against_findings(dataset, split, against)
-        shifts += shift
-        findings += found
     return CheckReport(
         data=dataset.fingerprint,
         split=None if split is None else split.fingerprint,
@@ -107,26 +122,49 @@ def check_data(
     )
 
 
-def against_findings(
-    dataset: ImageDataset, split: Split | None, images: UInt8Array
-) -> tuple[list[Shift], list[Finding]]:
-    """How far the training images are from unlabelled ones that a model will meet.
+def with_source(
+    report: CheckReport,
+    dataset: ImageDataset,
+    split: Split | None,
+    *,
+    catalog: Catalog | None = None,
+    sizes: FileSizes | None = None,
+    bad: Sequence[BadImage] = (),
+    refused: bool = False,
+    against: UInt8Array | None = None,
+) -> CheckReport:
+    """`report`, and what is true of the files as they are today.
 
     Args:
-        images: uint8 (n, height, width, channels).
-
-    Raises:
-        DataError: they have another shape than the images of `dataset`.
+        sizes: of the files of `catalog`.
+        refused: `bad` is not left out by a search, but stops it.
+        catalog, bad, against: as in `check_data`.
     """
-    parts = None if split is None else split.membership(len(dataset))
-    learnt = _part(dataset, parts, TRAIN)
-    shift = shift_against(learnt, images, "all" if parts is None else "training")
-    if shift is not None:
-        return [shift], list(shift_finding(shift))
-    message = f"{plural(len(images), 'unlabelled image')} are too few to compare with"
-    return [], [
-        Finding(kind="too few to compare", severity="note", message=message, count=len(images))
-    ]
+    remarks = () if catalog is None else catalog.remarks
+    findings = [*source_findings(remarks, bad, refused=refused), *report.findings]
+    if catalog is not None and sizes is not None:
+        findings += size_findings(catalog, sizes, dataset.shape)
+    shifts = list(report.shifts)
+    if against is not None:
+        parts = None if split is None else split.membership(len(dataset))
+        learnt = _part(dataset, parts, TRAIN)
+        shift = shift_against(learnt, against, "all" if parts is None else "training")
+        if shift is None:
+            message = f"{plural(len(against), 'unlabelled image')} are too few to compare with"
+            findings.append(
+                Finding(
+                    kind="too few to compare", severity="note", message=message, count=len(against)
+                )
+            )
+        else:
+            shifts.append(shift)
+            findings += shift_finding(shift)
+    return dataclasses.replace(report, findings=by_severity(findings), shifts=tuple(shifts))
+
+
+def sizes_of_files(catalog: Catalog, watch: Watch | None) -> FileSizes:
+    """As `file_sizes`, with reports of how far it has come."""
+    return file_sizes(catalog, _Teller(watch).on("looking at the files", len(catalog)))
 
 
 def store_report(report: CheckReport, cache: Path) -> Path:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-
 import numpy as np
-from PIL import Image
 
-from hpsearch.data.catalog import BadImage, Catalog
+from hpsearch.data.catalog import Catalog
 from hpsearch.data.checks.findings import Finding, Severity, percent, plural
-from hpsearch.data.dataset import ImageShape, Int64Array
-from hpsearch.data.decode import oriented_size
+from hpsearch.data.dataset import ImageShape
+from hpsearch.data.target import FileSizes
 from hpsearch.names import listed
 
 TINY = 16
@@ -22,48 +18,7 @@ ENLARGED = 2.0
 """A picture that was made this many times larger is blurred."""
 TELLING = 0.2
 """A gain in accuracy by the size alone that is a warning."""
-_PROBED = 20_000
 _LEAST = 20
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FileSizes:
-    """The sizes of some pictures of a catalog.
-
-    Attributes:
-        positions: int64, (n,): which ones.
-        sizes: int64, (n, 2): height and width, as they are looked at.
-    """
-
-    positions: Int64Array
-    sizes: Int64Array
-
-
-def file_sizes(catalog: Catalog, tell: Callable[[int], None] = lambda _: None) -> FileSizes:
-    """Opens the pictures (at most 20,000, evenly chosen) without decoding them.
-
-    Args:
-        tell: is called with how many are done.
-    """
-    batch = catalog.images.batch
-    step = batch * max(1, -(-len(catalog) // _PROBED))
-    positions, sizes = [], []
-    for start in range(0, len(catalog), step):
-        stop = min(start + batch, len(catalog))
-        for position, image in enumerate(catalog.images.read(start, stop), start):
-            if isinstance(image, BadImage):
-                continue
-            if isinstance(image, Image.Image):
-                found = oriented_size(image)
-                image.close()
-            else:
-                found = (image.shape[0], image.shape[1])
-            positions.append(position)
-            sizes.append(found)
-        tell(stop)
-    return FileSizes(
-        np.array(positions, dtype=np.int64), np.array(sizes, dtype=np.int64).reshape(-1, 2)
-    )
 
 
 def size_findings(catalog: Catalog, found: FileSizes, shape: ImageShape) -> list[Finding]:

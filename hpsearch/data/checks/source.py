@@ -9,21 +9,24 @@ from pathlib import Path
 import numpy as np
 
 from hpsearch.data.catalog import Catalog
-from hpsearch.data.checks.counts import source_findings
 from hpsearch.data.checks.findings import CheckReport, Finding, by_severity
-from hpsearch.data.checks.run import against_findings, check_data, store_report, stored_report
-from hpsearch.data.checks.sizes import file_sizes, size_findings
+from hpsearch.data.checks.run import (
+    check_images,
+    sizes_of_files,
+    store_report,
+    stored_report,
+    with_source,
+)
 from hpsearch.data.dataset import ImageDataset, UInt8Array
 from hpsearch.data.decode import Clock, Target, decode_all
 from hpsearch.data.listing import list_files
-from hpsearch.data.readers import FileReader
+from hpsearch.data.readers import FileReader, is_folder
 from hpsearch.data.sources import open_catalog
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import Split, SplitSpec, make_split
 from hpsearch.data.store import Watch, cache_folder, load_catalog
-from hpsearch.data.target import probe
+from hpsearch.data.target import FileSizes
 from hpsearch.errors import DataError
-from hpsearch.names import listed
 
 MOST_AGAINST = 2_000
 """How many unlabelled images are compared at most."""
@@ -50,24 +53,22 @@ def check_source(
     catalog = open_catalog(lenient)
     dataset = load_catalog(catalog, lenient, watch=watch)
     split, refusals = _split(dataset, split_spec)
-    if dataset.skipped and spec.on_error == "fail":
-        refusals.append(_unreadable(dataset))
-    whole = _whole(catalog, lenient, dataset, watch)
-    report = check_data(dataset, split, whole=whole, watch=watch)
+    sizes = sizes_of_files(catalog, watch) if catalog.images.shape is None else None
+    whole = _whole(catalog, lenient, dataset, sizes, watch)
+    report = check_images(dataset, split, whole=whole, watch=watch)
     # What is stored is true of these images and this split; the rest is true of the files today.
     store_report(report, cache_folder())
-    bad = dataset.skipped if spec.on_error == "skip" else ()
-    findings = [*refusals, *report.findings, *source_findings(catalog.remarks, bad)]
-    shifts = list(report.shifts)
-    if catalog.images.shape is None:
-        findings += size_findings(catalog, file_sizes(catalog, lambda _: None), dataset.shape)
-    if against is not None:
-        images = unlabelled_images(against, dataset, spec, watch)
-        shift, found = against_findings(dataset, split, images)
-        shifts += shift
-        findings += found
-    report = dataclasses.replace(report, findings=by_severity(findings), shifts=tuple(shifts))
-    return report, dataset
+    report = with_source(
+        report,
+        dataset,
+        split,
+        catalog=catalog,
+        sizes=sizes,
+        bad=dataset.skipped,
+        refused=spec.on_error == "fail",
+        against=None if against is None else unlabelled_images(against, dataset, spec, watch),
+    )
+    return dataclasses.replace(report, findings=by_severity([*refusals, *report.findings])), dataset
 
 
 def _split(dataset: ImageDataset, spec: SplitSpec) -> tuple[Split | None, list[Finding]]:
@@ -79,14 +80,18 @@ def _split(dataset: ImageDataset, spec: SplitSpec) -> tuple[Split | None, list[F
 
 
 def _whole(
-    catalog: Catalog, spec: DataSpec, dataset: ImageDataset, watch: Watch | None
+    catalog: Catalog,
+    spec: DataSpec,
+    dataset: ImageDataset,
+    sizes: FileSizes | None,
+    watch: Watch | None,
 ) -> ImageDataset | None:
     """The images stretched instead of cropped, where that shows more of them: a copy with other
     proportions is cut elsewhere, and would not be recognised.
     """
-    if catalog.images.shape is not None or spec.fit != "crop":
+    if sizes is None or spec.fit != "crop":
         return None
-    proportions = {round(height / width, 2) for height, width in probe(catalog)[0]}
+    proportions = {round(height / width, 2) for height, width in sizes.sizes.tolist()}
     if len(proportions) < 2:
         return None
     size = (dataset.shape.height, dataset.shape.width)
@@ -95,23 +100,11 @@ def _whole(
     return load_catalog(catalog, stretched, watch=watch)
 
 
-def _unreadable(dataset: ImageDataset) -> Finding:
-    names = tuple(str(image) for image in dataset.skipped)
-    return Finding(
-        kind="unreadable images",
-        severity="error",
-        message=f"{len(names):,} of {len(names) + len(dataset):,} images cannot be read: "
-        f"{listed(names)}; a search refuses them unless --on-error skip",
-        count=len(names),
-        names=names,
-    )
-
-
 def data_warnings(dataset: ImageDataset, split: Split) -> tuple[str, ...]:
     """What a check found to be wrong: the stored one of this data and split, or a cheap one."""
     report = stored_report(dataset.fingerprint, split.fingerprint, cache_folder())
     if report is None:
-        report = check_data(dataset, split, cheap=True)
+        report = check_images(dataset, split, cheap=True)
     return tuple(item.message for item in report.findings if item.severity != "note")
 
 
@@ -124,7 +117,7 @@ def unlabelled_images(
     Raises:
         DataError: there is no such folder, or no picture in it that can be read.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(f"--against {folder}: there is no such folder")
     paths = list_files(folder).images
     paths = paths[:: max(1, -(-len(paths) // MOST_AGAINST))]
