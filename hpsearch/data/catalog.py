@@ -98,6 +98,17 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def at(self, rows: Sequence[int]) -> Catalog:
+        """The images at `rows`, in that order."""
+        return dataclasses.replace(
+            self,
+            labels=self.labels[rows],
+            names=[self.names[row] for row in rows],
+            images=Selected(self.images, np.array(rows, dtype=np.int64)),
+            groups=None if self.groups is None else [self.groups[row] for row in rows],
+            official=None if self.official is None else self.official[rows],
+        )
+
 
 class Selected:
     """The images of another reader at some positions."""
@@ -193,15 +204,10 @@ def without_classes(catalog: Catalog, exclude: tuple[str, ...]) -> Catalog:
     kept = [n for n, text in enumerate(catalog.classes) if text not in exclude]
     renumbered = np.full(len(catalog.classes), -1, dtype=np.int64)
     renumbered[kept] = np.arange(len(kept))
-    rows = np.flatnonzero(renumbered[catalog.labels] >= 0).astype(np.int64)
-    listed_rows = rows.tolist()
+    left = catalog.at(np.flatnonzero(renumbered[catalog.labels] >= 0).tolist())
     return dataclasses.replace(
-        catalog,
+        left,
         classes=tuple(catalog.classes[n] for n in kept),
         class_parts=tuple(catalog.class_parts[n] for n in kept) if catalog.class_parts else (),
-        labels=renumbered[catalog.labels[rows]],
-        names=[catalog.names[row] for row in listed_rows],
-        images=Selected(catalog.images, rows),
-        groups=None if catalog.groups is None else [catalog.groups[row] for row in listed_rows],
-        official=None if catalog.official is None else catalog.official[rows],
+        labels=renumbered[left.labels],
     )

@@ -7,13 +7,12 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
 from hpsearch.data.catalog import BadImage, Catalog
 from hpsearch.data.dataset import PARTS, ImageShape
-from hpsearch.data.decode import Clock, Progress, Target, UnreadableImagesError, decode_all
+from hpsearch.data.decode import Clock, Progress, decode_catalog
 from hpsearch.data.hdf5 import ImageFileWriter, image_file
 from hpsearch.data.sources import open_catalog
 from hpsearch.data.sources.hdf5 import SUFFIXES
@@ -88,15 +87,23 @@ def convert_catalog(
     watch = watch or (lambda _: None)
     watch(Clock("looking at the files", len(catalog)).at(0))
     target, notes = target_of(catalog, spec)
-    kept: list[int] = []
-    bad: list[BadImage] = []
+    images, bad = 0, list[BadImage]()
 
     def write(temporary: Path) -> None:
+        nonlocal images, bad
         with image_file(temporary, len(catalog), target.shape) as writer:
-            _decode(catalog, spec, target, workers, writer, watch, kept, bad)
-            if bad and (spec.on_error == "fail" or not kept):
-                raise UnreadableImagesError(catalog.name, bad, len(catalog))
-            _describe(catalog, spec, writer, kept)
+            skip = spec.on_error == "skip"
+            kept, bad = decode_catalog(
+                catalog,
+                target,
+                writer.add,
+                what="converting",
+                skip=skip,
+                workers=workers,
+                watch=watch,
+            )
+            images = len(kept)
+            _describe(kept, spec, writer)
 
     try:
         each = math.prod(dataclasses.astuple(target.shape)) + _BYTES_AN_IMAGE
@@ -106,7 +113,7 @@ def convert_catalog(
         raise DataError(f"{out}: cannot be written ({error.strerror or error})") from None
     return Converted(
         path=out,
-        images=len(kept),
+        images=images,
         skipped=tuple(bad),
         shape=target.shape,
         classes=catalog.classes,
@@ -131,42 +138,15 @@ def _check_out(spec: DataSpec, out: Path, replace: bool) -> None:
         raise DataError(f"{out}: is no file, and cannot be replaced by one; name another file")
 
 
-def _decode(
-    catalog: Catalog,
-    spec: DataSpec,
-    target: Target,
-    workers: int | None,
-    writer: ImageFileWriter,
-    watch: Callable[[Progress], None],
-    kept: list[int],
-    bad: list[BadImage],
-) -> None:
-    """Writes all images; fills in which rows were kept, and which images are bad."""
-    clock = Clock("converting", len(catalog))
-    row = 0
-    with closing(decode_all(catalog.images, list(catalog.names), target, workers=workers)) as all_:
-        for batch in all_:
-            for image in batch:
-                if isinstance(image, BadImage):
-                    bad.append(image)
-                else:
-                    kept.append(row)
-                    # With a bad one there will be no file; what is left is to find all of them.
-                    if not bad or spec.on_error == "skip":
-                        writer.add(image)
-                row += 1
-            watch(clock.at(row, len(bad)))
-
-
-def _describe(catalog: Catalog, spec: DataSpec, writer: ImageFileWriter, kept: list[int]) -> None:
-    texts = {"classes": catalog.classes, "names": [catalog.names[row] for row in kept]}
+def _describe(catalog: Catalog, spec: DataSpec, writer: ImageFileWriter) -> None:
+    texts = {"classes": catalog.classes, "names": catalog.names}
     if catalog.groups is not None:
-        texts["groups"] = [catalog.groups[row] for row in kept]
+        texts["groups"] = catalog.groups
     if catalog.official is not None:
         words = [*PARTS, ""]  # NO_PART, -1, is the last
-        texts["splits"] = [words[part] for part in catalog.official[kept].tolist()]
+        texts["splits"] = [words[part] for part in catalog.official.tolist()]
     writer.finish(
-        catalog.labels[kept],
+        catalog.labels,
         texts,
         catalog.columns,
         catalog.class_parts,

@@ -10,14 +10,15 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from hpsearch.data.catalog import BadImage, ImageReader, RawImage
+from hpsearch.data.catalog import BadImage, Catalog, ImageReader, RawImage
 from hpsearch.data.dataset import ImageShape, UInt8Array
 from hpsearch.data.spec import Fit
 from hpsearch.errors import DataError
@@ -267,6 +268,50 @@ def decode_all(
                 yield window.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def decode_catalog(
+    catalog: Catalog,
+    target: Target,
+    write: Callable[[UInt8Array], None],
+    *,
+    what: str,
+    skip: bool,
+    workers: int | None = None,
+    watch: Callable[[Progress], None],
+) -> tuple[Catalog, list[BadImage]]:
+    """Decodes all images of a catalog, in order, and hands each to `write`.
+
+    Args:
+        what: is done, in a word, for the progress.
+        skip: leave out images that cannot be read.
+
+    Returns:
+        The catalog of the images that were written, and those that were left out.
+
+    Raises:
+        UnreadableImagesError: images cannot be read, all of which were looked for, and `skip` is
+            false; or none can.
+    """
+    clock = Clock(what, len(catalog))
+    kept: list[int] = []
+    bad: list[BadImage] = []
+    row = 0
+    with closing(decode_all(catalog.images, list(catalog.names), target, workers=workers)) as all_:
+        for batch in all_:
+            for image in batch:
+                if isinstance(image, BadImage):
+                    bad.append(image)
+                else:
+                    kept.append(row)
+                    # With a bad one all is in vain; what is left is to find the others.
+                    if skip or not bad:
+                        write(image)
+                row += 1
+            watch(clock.at(row, len(bad)))
+    if bad and not (skip and kept):
+        raise UnreadableImagesError(catalog.name, bad, len(catalog))
+    return catalog.at(kept), bad
 
 
 class Clock:

@@ -163,9 +163,6 @@ def _draw(
     classes = len(dataset.classes) - len(rare)
     least = 1 if spec.allow_missing else classes
     if min(*sizes.values(), len(rest) - sum(sizes.values())) < least:
-        shares = " and ".join(
-            f"a {PART_WORDS[part]} part of {fractions[part]}" for part in fractions
-        )
         raise DataError(
             f"{dataset.name}: {len(pool)} images are too few to put each of {classes} classes "
             f"into {shares}; add images or raise these fractions"

@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from hpsearch.data.decode import (
     Target,
     UnreadableImagesError,
     decode_all,
+    decode_catalog,
 )
 from hpsearch.data.readers import ArrayReader
 from hpsearch.data.sources import open_catalog
@@ -239,61 +240,42 @@ def _make_entry(folder: Path, catalog: Catalog, spec: DataSpec, key: _Key, watch
     target = key.target
     _remove_leftovers(folder)
     check_space(folder.parent.parent, len(catalog) * _bytes_of(target.shape))
-    clock = Clock("decoding", len(catalog))
-    bad: list[BadImage] = []
-    kept: list[int] = []
     digests: list[UInt8Array] = []
     moments: list[Int64Array] = []
     with whole_folder(folder, replace=False) as temporary:
         with (temporary / "images.u8").open("wb", buffering=_WRITE_BYTES) as file:
-            batches = decode_all(catalog.images, list(catalog.names), target)
-            with closing(batches):
-                for row, image in _rows(batches):
-                    if isinstance(image, BadImage):
-                        bad.append(image)
-                        continue
-                    kept.append(row)
-                    file.write(image.data)
-                    digests.append(digests_of(image[np.newaxis]))
-                    moments.append(moments_of(image[np.newaxis]))
-                    if len(kept) % 64 == 0:
-                        watch(clock.at(row + 1, len(bad)))
-        watch(clock.at(len(catalog), len(bad)))
-        if bad and (spec.on_error == "fail" or not kept):
-            raise UnreadableImagesError(catalog.name, bad, len(catalog))
+
+            def write(image: UInt8Array) -> None:
+                file.write(image.data)
+                digests.append(digests_of(image[np.newaxis]))
+                moments.append(moments_of(image[np.newaxis]))
+
+            skip = spec.on_error == "skip"
+            kept, bad = decode_catalog(
+                catalog, target, write, what="decoding", skip=skip, watch=watch
+            )
         if catalog.images.signature() != key.signature:
             raise DataError(f"{catalog.name}: files changed while they were read; start again")
         arrays = {
-            "labels": catalog.labels[kept],
+            "labels": kept.labels,
             "digests": np.concatenate(digests),
             "moments": np.concatenate(moments),
         }
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", np.asarray(array), allow_pickle=False)
-        official, groups = catalog.official, catalog.groups
         document = {
             "version": VERSION,
             "shape": dataclasses.astuple(target.shape),
             "classes": catalog.classes,
-            "names": [catalog.names[row] for row in kept],
-            "groups": None if groups is None else [groups[row] for row in kept],
-            "official": None if official is None else official[kept].tolist(),
+            "names": kept.names,
+            "groups": kept.groups,
+            "official": None if kept.official is None else kept.official.tolist(),
             "columns": catalog.columns,
             "class_parts": catalog.class_parts,
             "skipped": [[image.name, image.reason] for image in bad],
         }
         text = json.dumps(document, ensure_ascii=True)
         (temporary / "entry.json").write_text(text, encoding="ascii")
-
-
-def _rows(
-    batches: Iterator[list[UInt8Array | BadImage]],
-) -> Iterator[tuple[int, UInt8Array | BadImage]]:
-    row = 0
-    for batch in batches:
-        for image in batch:
-            yield row, image
-            row += 1
 
 
 def _open_entry(folder: Path, catalog: Catalog, spec: DataSpec, notes: list[str]) -> ImageDataset:
