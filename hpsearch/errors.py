@@ -15,6 +15,12 @@ class ConfigError(HpsearchError, ValueError):
     """A configuration holds a value that cannot be trained."""
 
 
+class InfeasibleError(ConfigError):
+    """A configuration that can never be trained on this data or device: images too small for the
+    depth, for example. A search tells its sampler so.
+    """
+
+
 class DataError(HpsearchError, ValueError):
     """Data that does not exist, cannot be read, or cannot be split as asked."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from torch import Tensor, nn
@@ -16,38 +17,69 @@ class StagedModel(nn.Module):
 
     Args:
         stages: modules by name, from input to output.
+        published: by the name of a tensor in `state_dict`, its name in the files of weights that
+            are published for this architecture; empty where there are none.
 
     Shapes:
         input float32 (n, channels, height, width), output (n, classes).
     """
 
-    def __init__(self, stages: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self, stages: Mapping[str, nn.Module], *, published: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__()
         self.stages = nn.Sequential(OrderedDict(stages))
-        self.freeze_depth = 0
+        self.published = dict(published or {})
+        self._frozen: list[nn.Module] = []
 
-    def freeze(self, depth: int) -> Self:
-        """Stops the training of the first `depth` stages; BatchNorm and dropout in them stay in
-        evaluation mode.
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """From input to output."""
+        return tuple(name for name, _ in self.stages.named_children())
+
+    def freeze(self, depth: int, names: Sequence[str] = ()) -> Self:
+        """Stops the training of the first `depth` stages and of whatever `names` match;
+        BatchNorm and dropout in them stay in evaluation mode.
+
+        Args:
+            names: of stages, or of modules in them such as head.1, with * and ?.
 
         Raises:
-            ConfigError: no stage would be left to train.
+            ConfigError: a name matches nothing, or no parameter would be left to train.
         """
         if not 0 <= depth < len(self.stages):
             raise ConfigError(
                 f"freeze_depth must be between 0 and {len(self.stages) - 1}, but is {depth}: the "
-                f"model's stages are {', '.join(name for name, _ in self.stages.named_children())}"
+                f"model's stages are {', '.join(self.stage_names)}"
             )
-        self.freeze_depth = depth
-        for number, stage in enumerate(self.stages):
-            stage.requires_grad_(number >= depth)
+        self._frozen = list(self.stages)[:depth]
+        for name in names:
+            matched = [
+                module
+                for path, module in self.stages.named_modules()
+                if path and fnmatch.fnmatchcase(path, name)
+            ]
+            if not matched:
+                raise ConfigError(
+                    f"freeze: nothing in the model is called {name!r}; its stages are "
+                    f"{', '.join(self.stage_names)}"
+                )
+            self._frozen += matched
+        self.requires_grad_(True)
+        for module in self._frozen:
+            module.requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise ConfigError(
+                f"freeze: {', '.join(names)} leave nothing to train of the stages "
+                f"{', '.join(self.stage_names)}"
+            )
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Sets the mode, but leaves frozen stages in evaluation mode."""
+        """Sets the mode, but leaves what is frozen in evaluation mode."""
         super().train(mode)
-        for stage in list(self.stages)[: self.freeze_depth]:
-            stage.eval()
+        for module in self._frozen:
+            module.eval()
         return self
 
     def forward(self, images: Tensor) -> Tensor:
