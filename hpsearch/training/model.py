@@ -52,7 +52,7 @@ class StagedModel(nn.Module):
                 f"freeze_depth must be between 0 and {len(self.stages) - 1}, but is {depth}: the "
                 f"model's stages are {', '.join(self.stage_names)}"
             )
-        self._frozen = list(self.stages)[:depth]
+        frozen: list[nn.Module] = list(self.stages)[:depth]
         for name in names:
             matched = [
                 module
@@ -64,15 +64,16 @@ class StagedModel(nn.Module):
                     f"freeze: nothing in the model is called {name!r}; its stages are "
                     f"{', '.join(self.stage_names)}"
                 )
-            self._frozen += matched
-        self.requires_grad_(True)
-        for module in self._frozen:
-            module.requires_grad_(False)
-        if not any(parameter.requires_grad for parameter in self.parameters()):
+            frozen += matched
+        fixed = {id(parameter) for module in frozen for parameter in module.parameters()}
+        if all(id(parameter) in fixed for parameter in self.parameters()):
             raise ConfigError(
-                f"freeze: {', '.join(names)} leave nothing to train of the stages "
-                f"{', '.join(self.stage_names)}"
+                f"freeze_depth {depth} with freeze {', '.join(names) or 'empty'} leaves nothing to "
+                f"train; the model's stages are {', '.join(self.stage_names)}"
             )
+        self._frozen = frozen
+        for parameter in self.parameters():
+            parameter.requires_grad_(id(parameter) not in fixed)
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
