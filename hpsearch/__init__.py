@@ -20,12 +20,22 @@ if TYPE_CHECKING:
     from hpsearch.data.spec import DataSpec
     from hpsearch.data.splits import SplitSpec
     from hpsearch.data.store import load_dataset
+    from hpsearch.engine.overfit import check_study
     from hpsearch.engine.records import SearchRecord, TrialRecord, load_search
     from hpsearch.engine.search import plan, search
     from hpsearch.engine.spec import StudySpec, load_study
     from hpsearch.errors import HpsearchError
-    from hpsearch.families import Range, family_names
+    from hpsearch.families import (
+        Family,
+        Range,
+        Suggester,
+        ask_start,
+        family_names,
+        suggest_training,
+    )
     from hpsearch.results.export import Export, export
+    from hpsearch.training.dropout import ScheduledDropout
+    from hpsearch.training.model import StagedModel
 
 _HOME = {
     "check_source": "hpsearch.data.checks.source",
@@ -44,25 +54,38 @@ _HOME = {
     "StudySpec": "hpsearch.engine.spec",
     "load_study": "hpsearch.engine.spec",
     "HpsearchError": "hpsearch.errors",
+    "Family": "hpsearch.families",
     "Range": "hpsearch.families",
+    "Suggester": "hpsearch.families",
+    "ask_start": "hpsearch.families",
+    "check_study": "hpsearch.engine.overfit",
+    "suggest_training": "hpsearch.families",
     "family_names": "hpsearch.families",
     "Export": "hpsearch.results.export",
     "export": "hpsearch.results.export",
+    "ScheduledDropout": "hpsearch.training.dropout",
+    "StagedModel": "hpsearch.training.model",
 }
 
 __all__ = [
     "DataSpec",
     "EarlyStopping",
     "Export",
+    "Family",
     "HpsearchError",
     "ImageDataset",
     "Range",
+    "ScheduledDropout",
     "SearchRecord",
     "SplitSpec",
+    "StagedModel",
     "StudySpec",
+    "Suggester",
     "TrainConfig",
     "TrialRecord",
+    "ask_start",
     "check_source",
+    "check_study",
     "convert",
     "export",
     "family_names",
@@ -71,6 +94,7 @@ __all__ = [
     "load_study",
     "plan",
     "search",
+    "suggest_training",
 ]
 
 

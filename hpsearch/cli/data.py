@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from hpsearch.cli.options import INTERRUPTED, DataOptions, Source, SplitOptions, takes
+from hpsearch.cli.options import INTERRUPTED, AsJson, DataOptions, Source, SplitOptions, takes
 from hpsearch.cli.progress import progress_line
-from hpsearch.cli.text import duration
+from hpsearch.cli.text import duration, make_table, say
 from hpsearch.names import printable
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ app = typer.Typer(
     help="Look at data, check it, convert it.", no_args_is_help=True, rich_markup_mode=None
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 PREVIEW = Path("preview.png")
 
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")]
@@ -52,7 +49,7 @@ def list_cli(as_json: AsJson = False) -> None:
         ]
         print(json.dumps(rows, indent=2))
         return
-    table = _table(left=("data", "what it is, and its options (--with NAME=VALUE)"))
+    table = make_table(left=("data", "what it is, and its options (--with NAME=VALUE)"))
     counts = Counter((option.name, option.help) for row in SOURCES for option in row.options)
     shared = {key for key, count in counts.items() if count > 2}
     for row in SOURCES:
@@ -91,7 +88,7 @@ def inspect_cli(
 
 
 def _print_summary(console: Console, summary: DataSummary) -> None:
-    table = _table(left=("class",), right=("train", "validation", "test", "all"))
+    table = make_table(left=("class",), right=("train", "validation", "test", "all"))
     for name, counts in summary.classes.items():
         table.add_row(Text(printable(name)), *(f"{n:,}" for n in (*counts, sum(counts))))
     table.add_section()
@@ -107,9 +104,9 @@ def _print_summary(console: Console, summary: DataSummary) -> None:
     if summary.groups is not None:
         rows["groups"] = f"{summary.groups:,}"
     for name, text in rows.items():
-        _say(console, f"{name:12}{text}")
+        say(console, f"{name:12}{text}")
     for note in summary.notes:
-        _say(console, f"note: {note}")
+        say(console, f"note: {note}")
 
 
 @app.command("preview")
@@ -155,7 +152,7 @@ def preview_cli(
     rows = choose_examples(dataset, parts, per_class=examples, seed=seed, show_test=show_test)
     with _writing(out):
         save_png(examples_figure(dataset, rows, strengths, seed=seed), out)
-    _say(console, f"{sum(map(len, rows)):,} images of {len(rows)} classes are in {out}")
+    say(console, f"{sum(map(len, rows)):,} images of {len(rows)} classes are in {out}")
 
 
 @app.command("check")
@@ -208,14 +205,14 @@ def check_cli(
     else:
         _print_check(console, report)
         if sheet is not None:
-            _say(console, f"the suspicious pairs are in {sheet}")
+            say(console, f"the suspicious pairs are in {sheet}")
     if not report.ok:
         raise typer.Exit(1)
 
 
 def _print_check(console: Console, report: CheckReport) -> None:
     styles = {"error": "bold red", "warning": "yellow", "note": "dim"}
-    table = _table(left=("", "what was found"))
+    table = make_table(left=("", "what was found"))
     for finding in report.findings:
         table.add_row(
             Text(finding.severity, styles[finding.severity]), Text(printable(finding.message))
@@ -226,7 +223,7 @@ def _print_check(console: Console, report: CheckReport) -> None:
         words = f" ({', '.join(shift.words)})" if shift.words else ""
         if shift.auc < 0.55:  # below 0.5 is chance, too: the parts are stratified
             words = ": no shift"
-        _say(
+        say(
             console,
             f"{shift.first} against {shift.second}: a simple classifier tells them apart with AUC "
             f"{shift.auc:.2f} ± {shift.error:.2f}, 0.5 or less is chance{words}",
@@ -235,7 +232,7 @@ def _print_check(console: Console, report: CheckReport) -> None:
         sum(finding.severity == severity for finding in report.findings)
         for severity in ("error", "warning", "note")
     ]
-    _say(
+    say(
         console,
         f"{report.counts['images']:,} images of {report.counts['classes']} classes: "
         "{} errors, {} warnings, {} notes".format(*counts),
@@ -269,13 +266,13 @@ def convert_cli(
             print(image, file=sys.stderr)
         raise
     except KeyboardInterrupt:
-        _say(console, f"stopped; nothing was written to {out}")
+        say(console, f"stopped; nothing was written to {out}")
         raise typer.Exit(INTERRUPTED) from None
     for image in result.skipped:
-        _say(console, f"left out: {image}")
+        say(console, f"left out: {image}")
     for note in result.notes:
-        _say(console, f"note: {note}")
-    _say(
+        say(console, f"note: {note}")
+    say(
         console,
         f"{result.images:,} images of {result.shape} and {len(result.classes)} classes in "
         f"{duration(result.seconds)} ({result.images / result.seconds:,.0f} images/s): {out}",
@@ -302,16 +299,3 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
-
-
-def _table(*, left: tuple[str, ...], right: tuple[str, ...] = ()) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
-    for column in left:
-        table.add_column(column)
-    for column in right:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli import dashboard, data, export, report, search
+from hpsearch.cli import check, dashboard, data, export, families, report, search
 from hpsearch.errors import HpsearchError
 from hpsearch.names import printable
 
@@ -48,6 +48,9 @@ app.command("search")(search.search_cli)
 app.command("dashboard")(dashboard.dashboard_cli)
 app.command("export")(export.export_cli)
 app.command("report")(report.report_cli)
+app.command("check")(check.check_cli)
+app.command("families")(families.families_cli)
+app.command("space")(families.space_cli)
 app.add_typer(data.app, name="data")
 
 

@@ -29,6 +29,7 @@ Name = Annotated[
     typer.Argument(metavar="NAME", help="The search; by default the one started last."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 Source = Annotated[
     str,
     typer.Argument(

@@ -6,12 +6,10 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from hpsearch.cli.options import RUNS, Name, Runs
-from hpsearch.cli.text import accuracy, count_of, duration, parameters
+from hpsearch.cli.text import accuracy, count_of, duration, make_table, parameters
 
 
 def report_cli(
@@ -38,7 +36,7 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
     """Prints the tables of a report."""
     counts = document["data"]["counts"]
     opened = len(document["test_openings"])
-    table = _table(
+    table = make_table(
         f"search {document['search']}: families, best validation accuracy first",
         left=("family",),
         right=("val. acc.", "loss", "params", "done", "pruned", "failed", "TPE", "time"),
@@ -55,7 +53,7 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
         )
     console.print(table)
     if document["best_trials"]:
-        trials = _table(
+        trials = make_table(
             "best trials" if len(document["best_trials"]) > 1 else "best trial",
             left=("trial", "chosen by"),
             right=("val. acc.", "loss", "epoch"),
@@ -73,6 +71,13 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
         console.print(f"{first['trial']}: {parameters(first['params'])}\n", markup=False)
     for failure in document["failures"]:
         console.print(f"{failure['trial']} failed: {failure['reason']}", markup=False)
+    if document["infeasible"]:
+        first, count = document["infeasible"][0], len(document["infeasible"])
+        console.print(
+            f"{count} infeasible {'configuration' if count == 1 else 'configurations'}, which are "
+            f"not counted as trials; the first, {first['trial']}: {first['reason']}",
+            markup=False,
+        )
     times = "has not been opened yet" if not opened else f"was opened {count_of(opened)}"
     console.print(
         f"{counts['train']} train, {counts['val']} validation, {counts['test']} test images; "
@@ -82,12 +87,3 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _table(title: str, *, left: tuple[str, ...], right: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=0)
-    for column in left:
-        table.add_column(column, no_wrap=True)
-    for column in right:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from hpsearch.names import printable
 
 
 def duration(seconds: float) -> str:
@@ -32,3 +38,24 @@ def parameters(params: Mapping[str, Any]) -> str:
 def count_of(times: int) -> str:
     """Once, 2 times."""
     return "once" if times == 1 else f"{times} times"
+
+
+def say(console: Console, text: str) -> None:
+    """Prints one line, whatever is in it."""
+    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def make_table(title: str = "", *, left: Sequence[str], right: Sequence[str] = ()) -> Table:
+    """An empty table: texts to the left, numbers to the right."""
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=0 if title else (0, 1),
+    )
+    for number, column in enumerate(left):
+        table.add_column(column, no_wrap=bool(title) and number == 0)
+    for column in right:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table

@@ -12,10 +12,14 @@ from hpsearch.data.augment import (
     augment_batch,
     augmentation,
     check_augmentations,
+    mix_batch,
 )
 from hpsearch.data.dataset import PARTS, ImageDataset, Int64Array, UInt8Array
 from hpsearch.data.splits import Split
 from hpsearch.errors import ConfigError
+
+_AT_ONCE = 64
+"""How many images are augmented together: a batch of whole photographs fills the memory."""
 
 
 def choose_examples(
@@ -38,7 +42,8 @@ def choose_examples(
 def augmented(
     images: UInt8Array, strengths: Mapping[str, float], *, copies: int, seed: int = 0
 ) -> UInt8Array:
-    """Each image augmented `copies` times, as in training.
+    """Each image augmented `copies` times, as in training: where images are mixed, with others of
+    these, drawn at random; one image alone stays as it is.
 
     Args:
         images: (n, height, width, channels).
@@ -51,10 +56,18 @@ def augmented(
     """
     check_augmentations(strengths)
     generator = torch.Generator().manual_seed(seed)
-    batch = torch.from_numpy(np.repeat(images, copies, axis=0)).permute(0, 3, 1, 2) / 255.0
-    result = augment_batch(batch, strengths, generator).clamp(0, 1) * 255.0
-    pixels = result.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return np.ascontiguousarray(pixels).reshape(len(images), copies, *images.shape[1:])
+    result = np.empty((len(images), copies, *images.shape[1:]), np.uint8)
+    order = torch.randperm(len(images), generator=generator)
+    # In shares of one size: the last one is not an image that is left alone.
+    for rows in order.tensor_split(-(-len(images) // _AT_ONCE)) if len(images) else ():
+        originals = torch.from_numpy(images[rows.numpy()]).permute(0, 3, 1, 2) / 255.0
+        for copy in range(copies):
+            batch = augment_batch(originals, strengths, generator)
+            mixed = mix_batch(batch, strengths, rows, generator)
+            batch = (batch if mixed is None else mixed.images).clamp(0, 1) * 255.0
+            pixels = batch.round().to(torch.uint8).permute(0, 2, 3, 1)
+            result[rows.numpy(), copy] = pixels.numpy()
+    return result
 
 
 def parse_strengths(texts: list[str]) -> dict[str, float]:

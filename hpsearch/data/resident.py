@@ -1,4 +1,4 @@
-"""Training and validation images kept where they are quick to reach, and batches made from them.
+"""Training and validation images kept where they are quick to reach.
 
 Images stay uint8 until a batch is drawn; a worker loads them once, and all its trials share
 them.
@@ -7,59 +7,13 @@ them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hpsearch.config import JsonConfig
-from hpsearch.data.augment import augment_batch
-from hpsearch.data.dataset import CHUNK_BYTES, ImagePart, ImageShape
+from hpsearch.data.dataset import CHUNK_BYTES, ImagePart
+from hpsearch.data.preprocessing import Preprocessing, cut_centre
 from hpsearch.data.splits import DevelopmentData
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Preprocessing(JsonConfig):
-    """How a uint8 image becomes the input of a model: scaled to 0..1, then (x - mean) / std.
-
-    Attributes:
-        mean, std: one value a channel, of the training images scaled to 0..1.
-    """
-
-    height: int
-    width: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def shape(self) -> ImageShape:
-        """The shape of one image."""
-        return ImageShape(self.height, self.width, self.channels)
-
-    @classmethod
-    def of(cls, part: ImagePart) -> Preprocessing:
-        """Normalisation to mean 0 and standard deviation 1 over the pixels of `part`."""
-        shape = part.shape
-        mean, std = part.mean_and_std()
-        # A channel that never varies would divide by zero; a gray level is the least step.
-        std = np.maximum(std, 1 / 255.0)
-        return cls(
-            height=shape.height,
-            width=shape.width,
-            channels=shape.channels,
-            mean=tuple(mean.tolist()),
-            std=tuple(std.tolist()),
-        )
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """(x - mean) / std, for float32 NCHW images from 0 to 1."""
-        mean, std = (
-            torch.tensor(values, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
-            for values in (self.mean, self.std)
-        )
-        return (images - mean) / std
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,16 +36,28 @@ class ResidentImages:
 
     @classmethod
     def of(cls, part: ImagePart, device: torch.device) -> ResidentImages:
-        """The images of `part`, for batches on `device`."""
-        labels = torch.from_numpy(part.labels).to(device)
+        """The images of `part`, for batches on `device`; copied there where they fit."""
+        # More than half of what is free is for the training.
+        fits = device.type != "cpu" and part_bytes(part) < free_bytes(device) / 2
+        return cls.copied(part, device) if fits else cls.mapped(part, device)
+
+    @classmethod
+    def mapped(cls, part: ImagePart, device: torch.device) -> ResidentImages:
+        """The images of `part`, left where they are, for batches on `device`."""
         pixels, rows = torch.from_numpy(part.dataset.images), torch.from_numpy(part.rows)
-        if device.type == "cpu" or not _fits(part, device):
-            return cls(pixels, rows, labels)
-        resident = torch.empty((len(part), *pixels.shape[1:]), dtype=torch.uint8, device=device)
-        step = max(1, CHUNK_BYTES // pixels[0].numel())
+        return cls(pixels, rows, torch.from_numpy(part.labels).to(device))
+
+    @classmethod
+    def copied(cls, part: ImagePart, device: torch.device) -> ResidentImages:
+        """The images of `part`, and no others, copied to `device`."""
+        source = cls.mapped(part, device)
+        shape = source.pixels.shape[1:]
+        resident = torch.empty((len(part), *shape), dtype=torch.uint8, device=device)
+        step = max(1, CHUNK_BYTES // shape.numel())
         for start in range(0, len(part), step):
-            resident[start : start + step] = pixels[rows[start : start + step]]
-        return cls(resident, torch.arange(len(part), device=device), labels)
+            rows = source.rows[start : start + step]
+            resident[start : start + step] = source.pixels[rows]
+        return cls(resident, torch.arange(len(part), device=device), source.labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,6 +65,14 @@ class ResidentImages:
     def head(self, n: int) -> ResidentImages:
         """The first `n` of them."""
         return ResidentImages(self.pixels, self.rows[:n], self.labels[:n])
+
+    def at(self, positions: Tensor) -> ResidentImages:
+        """Those at `positions`, int64 (m,), in that order; the pixels are shared."""
+        return ResidentImages(
+            self.pixels,
+            self.rows[positions.to(self.rows.device)],
+            self.labels[positions.to(self.labels.device)],
+        )
 
     def raw_batch(self, indices: Tensor) -> Tensor:
         """Images at `indices`: uint8 (n, height, width, channels), on the device."""
@@ -112,21 +86,39 @@ class ResidentImages:
             picked = flat.view(-1, *self.pixels.shape[1:])
         return picked.to(self.labels.device, non_blocking=True)
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images at `indices` as float32 NCHW from 0 to 1 in channels_last memory; labels."""
-        images = self.raw_batch(indices).permute(0, 3, 1, 2)
-        return images.float() / 255.0, self.labels[indices]
+    def batch(self, indices: Tensor, crop: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """Images at `indices` as float32 NCHW from 0 to 1 in channels_last memory; labels.
+
+        Args:
+            crop: height and width to cut out of the centre.
+        """
+        images = self.raw_batch(indices)
+        if crop is not None:
+            images = cut_centre(images, crop)
+        return images.permute(0, 3, 1, 2).float() / 255.0, self.labels[indices]
 
 
-def _fits(part: ImagePart, device: torch.device) -> bool:
-    """Whether the images leave more than half of the device's free memory to the training."""
-    size = len(part) * part.dataset.images[0].nbytes
-    return device.type != "cuda" or size < torch.cuda.mem_get_info(device)[0] / 2
+def part_bytes(*parts: ImagePart) -> int:
+    """The size of the images of `parts`, in bytes."""
+    return sum(len(part) * part.dataset.images[0].nbytes for part in parts)
+
+
+def free_bytes(device: torch.device) -> float:
+    """What a process can still get of the device's memory; infinite where that is not known."""
+    if device.type != "cuda":
+        return float("inf")
+    # What torch keeps for later tensors is free, too.
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ResidentData:
-    """What the trainer works on."""
+    """What the trainer works on.
+
+    Attributes:
+        train: the training images in use.
+    """
 
     train: ResidentImages
     val: ResidentImages
@@ -135,7 +127,10 @@ class ResidentData:
 
     @classmethod
     def of(cls, data: DevelopmentData, device: torch.device) -> ResidentData:
-        """Copies both parts to `device`; the normalisation is that of the training images."""
+        """Both parts for `device`, as they are; the normalisation is that of the training images.
+
+        `DataViews` makes what a configuration asks for instead.
+        """
         return cls(
             train=ResidentImages.of(data.train, device),
             val=ResidentImages.of(data.val, device),
@@ -143,35 +138,7 @@ class ResidentData:
             preprocessing=Preprocessing.of(data.train),
         )
 
-
-def train_batches(
-    data: ResidentData, batch_size: int, augment: Mapping[str, float], generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of training batches: shuffled, augmented, normalised.
-
-    The images are shared out evenly (sizes differ by one at most), so that no batch is a
-    small remainder: BatchNorm would learn from its noise, and fails on a single image.
-
-    Yields:
-        images float32 NCHW (channels_last), labels int64 (n,), with n <= batch_size.
-    """
-    n = len(data.train)
-    order = torch.randperm(n, generator=generator, device=generator.device)
-    for indices in order.tensor_split(steps_per_epoch(n, batch_size)):
-        images, labels = data.train.batch(indices)
-        yield data.preprocessing.normalise(augment_batch(images, augment, generator)), labels
-
-
-def steps_per_epoch(n: int, batch_size: int) -> int:
-    """How many batches of at most `batch_size` make up `n` images."""
-    return -(-n // batch_size)
-
-
-def eval_batches(
-    images: ResidentImages, preprocessing: Preprocessing, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """All images in their order, normalised, not augmented; shapes as in `train_batches`."""
-    rows = torch.arange(len(images), device=images.labels.device)
-    for indices in rows.split(batch_size):  # type: ignore[no-untyped-call]
-        batch, labels = images.batch(indices)
-        yield preprocessing.normalise(batch), labels
+    @property
+    def class_counts(self) -> Tensor:
+        """int64 (classes,), on the device: how many training images in use each class has."""
+        return torch.bincount(self.train.labels, minlength=len(self.classes))

@@ -14,18 +14,20 @@ from optuna.trial import TrialState
 
 from hpsearch.config import Precision, TrainConfig
 from hpsearch.data.resident import ResidentData
+from hpsearch.data.views import DataViews
 from hpsearch.engine.events import EpochFinished, Event, TrialFinished, TrialStarted
 from hpsearch.engine.records import (
     CHECKPOINT,
     HISTORY,
+    INFEASIBLE,
     TrialRecord,
     rank,
     trial_folder,
     trial_record,
 )
 from hpsearch.engine.spec import StudySpec
-from hpsearch.errors import HpsearchError
-from hpsearch.families import build_model, suggest_config
+from hpsearch.errors import HpsearchError, InfeasibleError
+from hpsearch.families import family_label, initial_model, resolve_config, suggest_config
 from hpsearch.training.checkpoint import Checkpoint, save_checkpoint
 from hpsearch.training.history import write_history
 from hpsearch.training.model import StagedModel, parameter_counts
@@ -38,7 +40,7 @@ class Worker:
 
     spec: StudySpec
     runs: Path
-    data: ResidentData
+    data: DataViews
     fingerprints: Mapping[str, str]
     device: torch.device
     precision: Precision
@@ -61,21 +63,28 @@ def run_trial(worker: Worker, study: optuna.Study, family: str, trial: optuna.Tr
     history: list[EpochResult] = []
     try:
         config = _config(worker, trial, family, enqueued="fixed_params" in stored.system_attrs)
-        model = build_model(config, worker.data.preprocessing.shape, len(worker.data.classes))
+        data = worker.data.view(config)
+        model = initial_model(config, data.preprocessing.shape, len(data.classes))
         trial.set_user_attr("parameters", parameter_counts(model)[0])
-        name = f"{family}-{trial.number}"
+        name = f"{family_label(family)}-{trial.number}"
         worker.watch(
             TrialStarted(
                 name=name,
-                family=family,
+                family=family_label(family),
                 chosen_by=trial.user_attrs["chosen_by"],
                 params=trial.params,
                 epochs=config.epochs,
             )
         )
         reported = max(stored.intermediate_values, default=-1)
-        pruned = _train(worker, trial, name, config, model, folder, history, reported)
+        pruned = _train(worker, trial, name, config, model, data, folder, history, reported)
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
+    except InfeasibleError as error:
+        # The sampler learns to keep away; to it, a failed trial would look like any other.
+        trial.set_user_attr(INFEASIBLE, " ".join(str(error).split()))
+        if stored.constraints == {}:
+            trial.set_constraint(INFEASIBLE, 1.0)
+        state = TrialState.PRUNED
     except (HpsearchError, torch.OutOfMemoryError) as error:
         trial.set_user_attr("failure", " ".join(str(error).split()))
         state = TrialState.FAIL
@@ -105,13 +114,14 @@ def _config(worker: Worker, trial: optuna.Trial, family: str, *, enqueued: bool)
     config = suggest_config(
         family,
         trial,
-        worker.data.preprocessing.shape,
+        worker.data.shape,
         epochs=spec.epochs,
-        seed=derive_seed(spec.seed, family, trial.number) % 2**32,
+        seed=derive_seed(spec.seed, family_label(family), trial.number) % 2**32,
         precision=worker.precision,
         early_stopping=spec.early_stopping,
         overrides=spec.overrides,
     )
+    config = resolve_config(config)
     trial.set_user_attr("config", config.to_dict())
     return config
 
@@ -122,6 +132,7 @@ def _train(
     name: str,
     config: TrainConfig,
     model: StagedModel,
+    data: ResidentData,
     folder: Path,
     history: list[EpochResult],
     reported: int,
@@ -130,13 +141,12 @@ def _train(
 
     Epochs up to `reported` are in the storage already, and the pruner let them pass.
     """
-    with closing(train(model, worker.data, config, device=worker.device)) as epochs:
+    with closing(train(model, data, config, device=worker.device)) as epochs:
         for result in epochs:
             history.append(result)
             if result.is_best:
-                save_checkpoint(
-                    folder / CHECKPOINT, _checkpoint(worker, name, config, model, result)
-                )
+                checkpoint = _checkpoint(worker, name, config, model, data, result)
+                save_checkpoint(folder / CHECKPOINT, checkpoint)
             if result.epoch > reported:
                 trial.report(result.val_accuracy, result.epoch)
             worker.watch(EpochFinished(name=name, result=result))
@@ -146,7 +156,12 @@ def _train(
 
 
 def _checkpoint(
-    worker: Worker, name: str, config: TrainConfig, model: StagedModel, result: EpochResult
+    worker: Worker,
+    name: str,
+    config: TrainConfig,
+    model: StagedModel,
+    data: ResidentData,
+    result: EpochResult,
 ) -> Checkpoint:
     metrics = {
         key: value
@@ -156,8 +171,8 @@ def _checkpoint(
     return Checkpoint(
         state=model.state_dict(),
         config=config,
-        classes=worker.data.classes,
-        preprocessing=worker.data.preprocessing,
+        classes=data.classes,
+        preprocessing=data.preprocessing,
         metrics=metrics,
         origin={
             "search": worker.spec.name,

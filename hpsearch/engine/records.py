@@ -15,12 +15,16 @@ from optuna.trial import FrozenTrial, TrialState
 from hpsearch.config import TrainConfig
 from hpsearch.engine.storage import open_storage
 from hpsearch.errors import CheckpointError, SearchError
+from hpsearch.families import family_label
 from hpsearch.training.trainer import selection_key
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
 SPLIT = "split.npz"
+INFEASIBLE = "infeasible"
 FINISHED = ("complete", "pruned", "failed")
+"""What counts as one of the trials that were asked for; infeasible ones never trained."""
+
 _OPENING = "test_opening:"
 
 
@@ -29,12 +33,13 @@ class TrialRecord:
     """One trial of a search.
 
     Attributes:
-        state: "complete", "pruned", "failed", "running" or "waiting".
+        family: its name, of a user's own file the file's.
+        state: "complete", "pruned", "failed", "infeasible", "running" or "waiting".
         chosen_by: "known-good" (tried first), "random" (start-up) or "model" (TPE).
         val_accuracy, val_loss: at the epoch whose checkpoint is kept, the trial's best; None
             before the first epoch. Of a trial that was not completed: of its best epoch so far.
         config: what it trains with; None until that is decided.
-        failure: why it failed, or empty.
+        failure: why it failed or was infeasible, or empty.
         folder: where its checkpoint and history lie.
     """
 
@@ -173,14 +178,37 @@ def rank(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     return sorted(complete, key=lambda trial: trial.key, reverse=True)
 
 
+def left_to_do(states: Iterable[str], share: int) -> int:
+    """How many trials of a family are still to be run, by the states of those that it has.
+
+    Infeasible ones are not counted, but when they are many, nothing more will be found.
+    """
+    states = list(states)
+    if states.count(INFEASIBLE) >= most_infeasible(share):
+        return 0
+    return max(0, share - sum(state in FINISHED for state in states))
+
+
+def most_infeasible(share: int) -> int:
+    """After how many infeasible configurations a family of so many trials is given up."""
+    return max(20, 5 * share)
+
+
 def study_name(search: str, family: str) -> str:
     """The name of a family's study under the search's name."""
-    return f"{search}/{family}"
+    return f"{search}/{family_label(family)}"
 
 
 def trial_folder(runs: Path, search: str, family: str, number: int) -> Path:
     """Where a trial's files lie."""
-    return runs / search / f"{family}-{number}"
+    return runs / search / f"{family_label(family)}-{number}"
+
+
+def trial_state(trial: FrozenTrial) -> str:
+    """The state of a trial, as `TrialRecord` has it."""
+    if trial.state is TrialState.PRUNED and INFEASIBLE in trial.user_attrs:
+        return INFEASIBLE
+    return _STATES[trial.state]
 
 
 def trial_record(runs: Path, search: str, family: str, trial: FrozenTrial) -> TrialRecord:
@@ -190,9 +218,9 @@ def trial_record(runs: Path, search: str, family: str, trial: FrozenTrial) -> Tr
     return TrialRecord(
         runs=runs,
         search=search,
-        family=family,
+        family=family_label(family),
         number=trial.number,
-        state=_STATES[trial.state],
+        state=trial_state(trial),
         chosen_by=attrs.get("chosen_by", ""),
         params=trial.params,
         config=None if config is None else TrainConfig.from_dict(config),
@@ -202,7 +230,7 @@ def trial_record(runs: Path, search: str, family: str, trial: FrozenTrial) -> Tr
         epochs=attrs.get("epochs", len(trial.intermediate_values)),
         seconds=attrs.get("seconds", 0.0),
         parameters=attrs.get("parameters", 0),
-        failure=attrs.get("failure", ""),
+        failure=attrs.get("failure", attrs.get(INFEASIBLE, "")),
         folder=trial_folder(runs, search, family, trial.number),
     )
 
@@ -224,7 +252,9 @@ def read_search(storage: BaseStorage, runs: Path, name: str) -> SearchRecord:
     attrs = search_attrs(storage)[name]
     known = {study.study_name for study in optuna.get_all_study_summaries(storage=storage)}
     studies = {
-        family: optuna.load_study(study_name=study_name(name, family), storage=storage)
+        family_label(family): optuna.load_study(
+            study_name=study_name(name, family), storage=storage
+        )
         for family in attrs["spec"]["families"]
         if study_name(name, family) in known  # one can be deleted in the dashboard
     }

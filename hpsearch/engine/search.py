@@ -20,10 +20,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.config import Precision
 from hpsearch.data.decode import Progress
-from hpsearch.data.resident import ResidentData
+from hpsearch.data.views import DataViews
 from hpsearch.engine.events import DataProgress, Event, FamilyEstimate, SearchStarted
 from hpsearch.engine.objective import Worker, drop_checkpoints, run_trial
-from hpsearch.engine.records import FINISHED, SearchRecord, read_search
+from hpsearch.engine.records import SearchRecord, left_to_do, read_search, trial_state
 from hpsearch.engine.setup import (
     create_studies,
     find_existing,
@@ -34,8 +34,14 @@ from hpsearch.engine.setup import (
 )
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.storage import create_storage, open_storage
-from hpsearch.errors import NonFiniteLossError, SearchError
-from hpsearch.families import build_model, default_params, suggest_config
+from hpsearch.errors import InfeasibleError, NonFiniteLossError, SearchError
+from hpsearch.families import (
+    default_params,
+    family_label,
+    initial_model,
+    resolve_config,
+    suggest_config,
+)
 from hpsearch.training.device import resolve_device
 from hpsearch.training.trainer import train
 
@@ -75,9 +81,11 @@ def plan(
     left = spec.shares()
     if existing is not None:
         record = read_search(open_storage(runs), runs, spec.name)
-        done = [trial.family for trial in record.trials if trial.state in FINISHED]
-        left = {family: max(0, share - done.count(family)) for family, share in left.items()}
-    estimates = _estimates(spec, left, data.resident(target), target, precision)
+        states: dict[str, list[str]] = {family_label(family): [] for family in spec.families}
+        for trial in record.trials:
+            states[trial.family].append(trial.state)
+        left = {f: left_to_do(states[family_label(f)], share) for f, share in left.items()}
+    estimates = _estimates(spec, left, data.views(target), target, precision)
     return SearchPlan(
         spec=spec,
         device=str(target),
@@ -141,7 +149,7 @@ def search(
             worker = Worker(
                 spec=spec,
                 runs=runs,
-                data=data.resident(target),
+                data=data.views(target),
                 fingerprints=data.fingerprints,
                 device=target,
                 precision=precision,
@@ -216,8 +224,7 @@ def _check_writable(runs: Path) -> None:
 
 
 def _left(study: optuna.Study, share: int) -> int:
-    finished = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
-    return max(0, share - finished)
+    return left_to_do(map(trial_state, study.get_trials(deepcopy=False)), share)
 
 
 def _next_trial(study: optuna.Study) -> optuna.Trial:
@@ -250,7 +257,7 @@ def _only_one(runs: Path, name: str) -> Iterator[None]:
 def _estimates(
     spec: StudySpec,
     left: dict[str, int],
-    data: ResidentData,
+    data: DataViews,
     device: torch.device,
     precision: Precision,
 ) -> tuple[FamilyEstimate, ...]:
@@ -259,7 +266,7 @@ def _estimates(
         seconds = _epoch_seconds(spec, family, data, device, precision) if trials else 0.0
         estimates.append(
             FamilyEstimate(
-                family=family,
+                family=family_label(family),
                 trials=trials,
                 epoch_seconds=seconds,
                 seconds=seconds * spec.epochs * trials,
@@ -269,29 +276,31 @@ def _estimates(
 
 
 def _epoch_seconds(
-    spec: StudySpec, family: str, data: ResidentData, device: torch.device, precision: Precision
+    spec: StudySpec, family: str, data: DataViews, device: torch.device, precision: Precision
 ) -> float:
     """Trains the family's default on a part of the data for three epochs and takes the fastest:
     libraries warm up in the first one, and other programs disturb now and then.
     """
-    shape = data.preprocessing.shape
     config = suggest_config(
         family,
-        FixedTrial(default_params(family, shape, spec.overrides)[0]),
-        shape,
+        FixedTrial(default_params(family, data.shape, spec.overrides)[0]),
+        data.shape,
         epochs=spec.epochs,
         seed=0,
         precision=precision,
         overrides=spec.overrides,
     )
-    part = min(1.0, 8 * config.batch_size / len(data.train))
-    heads = (images.head(max(1, round(len(images) * part))) for images in (data.train, data.val))
-    probe = dataclasses.replace(data, train=next(heads), val=next(heads))
     measured: list[float] = []
-    start = time.perf_counter()
+    start, part = time.perf_counter(), 1.0
     # A default that diverges or does not fit is no reason not to search: its trial will say so.
-    with contextlib.suppress(NonFiniteLossError, torch.OutOfMemoryError):
-        model = build_model(config, shape, len(data.classes))
+    with contextlib.suppress(NonFiniteLossError, InfeasibleError, torch.OutOfMemoryError):
+        view = data.view(config)
+        part = min(1.0, 8 * config.batch_size / len(view.train))
+        train_part, val_part = (
+            images.head(max(1, round(len(images) * part))) for images in (view.train, view.val)
+        )
+        probe = dataclasses.replace(view, train=train_part, val=val_part)
+        model = initial_model(resolve_config(config), view.preprocessing.shape, len(data.classes))
         with contextlib.closing(train(model, probe, config, device=device)) as epochs:
             measured += [result.seconds for result in itertools.islice(epochs, 3)]
     return min(measured or [time.perf_counter() - start]) / part

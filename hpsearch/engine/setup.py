@@ -13,13 +13,13 @@ from typing import Any
 import optuna
 import torch
 from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import NopPruner
 from optuna.storages import RDBStorage
 
-from hpsearch.config import Precision
+from hpsearch.config import Precision, WeightsConfig
 from hpsearch.data.checks.source import data_warnings
 from hpsearch.data.dataset import ImageDataset, ImageShape
 from hpsearch.data.decode import Progress
-from hpsearch.data.resident import ResidentData
 from hpsearch.data.sources import locate
 from hpsearch.data.splits import (
     DevelopmentData,
@@ -31,6 +31,7 @@ from hpsearch.data.splits import (
     split_notes,
 )
 from hpsearch.data.store import load_dataset
+from hpsearch.data.views import DataViews
 from hpsearch.engine.records import SPLIT, search_attrs, study_name
 from hpsearch.engine.samplers import make_pruner, make_sampler
 from hpsearch.engine.spec import StudySpec
@@ -39,9 +40,12 @@ from hpsearch.errors import SearchError
 from hpsearch.families import (
     check_overrides,
     default_params,
+    family_label,
     get_family,
+    resolve_weights,
     space_fingerprint,
     space_of,
+    weights_of,
 )
 from hpsearch.training.device import default_precision
 
@@ -65,9 +69,9 @@ class PreparedData:
         """The shape of one image."""
         return self.development.train.shape
 
-    def resident(self, device: torch.device) -> ResidentData:
-        """The training and validation images on `device`."""
-        return ResidentData.of(self.development, device)
+    def views(self, device: torch.device) -> DataViews:
+        """The training and validation images, as trials on `device` ask for them."""
+        return DataViews.of(self.development, device)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,6 +108,7 @@ def prepare_data(
 
     Raises:
         DataError, SpaceError: the data cannot be read or split, or an override does not fit.
+        CheckpointError: weights that training is to start from cannot be had.
         SearchError: the search was made with other settings.
     """
     for family in spec.families:
@@ -125,7 +130,7 @@ def prepare_data(
         development=development_data(dataset, split),
         split=split,
         fingerprints=fingerprints,
-        warnings=data_warnings(dataset, split),
+        warnings=(*data_warnings(dataset, split), *_space_warnings(spec, dataset.shape)),
         summary={
             "name": dataset.name,
             "source": locate(spec.data_spec).to_dict(),
@@ -142,7 +147,32 @@ def _fingerprints(spec: StudySpec, dataset: ImageDataset, split: Split) -> dict[
         f"space of {name}": space_fingerprint(space_of(name, dataset.shape, spec.overrides))
         for name in spec.families
     }
-    return {"data": dataset.fingerprint, "split": split.fingerprint, **spaces}
+    weights = {
+        f"weights {source}{f' of {published}' if published else ''} for {family_label(name)}": (
+            resolve_weights(WeightsConfig(source=source), family=name, published=published).sha256
+        )
+        for name in spec.families
+        for source, published in weights_of(name, dataset.shape, spec.overrides)
+    }
+    return {"data": dataset.fingerprint, "split": split.fingerprint, **spaces, **weights}
+
+
+def _space_warnings(spec: StudySpec, shape: ImageShape) -> tuple[str, ...]:
+    """What a user should know of the spaces."""
+    vary = [family_label(name) for name in spec.families if epochs_vary(spec, name, shape)]
+    if not vary:
+        return ()
+    return (
+        f"epochs are part of the search, so no trial of {', '.join(vary)} is pruned: trials of "
+        "different lengths cannot be compared on the way",
+    )
+
+
+def epochs_vary(spec: StudySpec, family: str, shape: ImageShape) -> bool:
+    """Whether trials of a family can have different numbers of epochs."""
+    rows = space_of(family, shape, spec.overrides)
+    row = next((row for row in rows if row.name == "epochs"), None)
+    return row is not None and row.low < row.high
 
 
 def _check_same_search(
@@ -221,14 +251,14 @@ def create_studies(
                 study_name=study_name(spec.name, family),
                 storage=storage,
                 direction="maximize",
-                **_policy(spec, family, share),
+                **_policy(spec, family, share, data.shape),
             )
             for family, share in spec.shares().items()
         }
     for family, study in studies.items():
         attrs = {
             "search": spec.name,
-            "family": family,
+            "family": family_label(family),
             "data": dict(data.summary),
             "fingerprints": dict(data.fingerprints),
             "precision": precision,
@@ -261,7 +291,7 @@ def load_studies(
             studies[family] = optuna.load_study(
                 study_name=study_name(spec.name, family),
                 storage=storage,
-                **_policy(spec, family, share),
+                **_policy(spec, family, share, data.shape),
             )
         except KeyError:
             raise SearchError(
@@ -285,10 +315,11 @@ def _quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(verbosity)
 
 
-def _policy(spec: StudySpec, family: str, share: int) -> dict[str, Any]:
+def _policy(spec: StudySpec, family: str, share: int, shape: ImageShape) -> dict[str, Any]:
+    vary = epochs_vary(spec, family, shape)
     return {
-        "sampler": make_sampler(seed=spec.seed, family=family, share=share),
-        "pruner": make_pruner(epochs=spec.epochs, share=share),
+        "sampler": make_sampler(seed=spec.seed, family=family_label(family), share=share),
+        "pruner": NopPruner() if vary else make_pruner(epochs=spec.epochs, share=share),
     }
 
 

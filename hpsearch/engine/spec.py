@@ -15,7 +15,7 @@ from hpsearch.config import EarlyStopping, Precision
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import SplitSpec
 from hpsearch.errors import HpsearchError, SearchError
-from hpsearch.families import Override, Range
+from hpsearch.families import Override, Range, family_label, format_list
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,11 +27,14 @@ class StudySpec:
     Attributes:
         data: a name or a path, as `--data` takes it, or a `DataSpec` that says more.
         name: of the search, in the storage and in folder names; by default that of the data.
-        families: one Optuna study each, under the search's name.
+        families: one Optuna study each, under the search's name; names, or paths of files of
+            your own that end in .py.
         trials: in all, shared out evenly over the families.
         epochs: of every trial; it is the pruner's resource, so it is fixed for the search.
         overrides: by name of a parameter: a value fixes it, a `Range` narrows it, a tuple
-            leaves only these choices. Applied to each family that has the parameter.
+            leaves only these choices, a list is one value of a parameter that is a list, and
+            "search" searches what by default is not. Applied to each family that has the
+            parameter; "resnet.lr" is that of one family.
         seed: of the sampler and of every training.
         keep: how many trials of each family keep their checkpoint.
         precision: "auto" is decided once, when the search starts, and stored.
@@ -77,7 +80,8 @@ class StudySpec:
             raise SearchError(
                 f"{self.name!r} is the name of the storage's own file; use another --name"
             )
-        if not self.families or len(set(self.families)) != len(self.families):
+        labels = {family_label(str(name)) for name in self.families}
+        if not self.families or len(labels) != len(self.families):
             raise SearchError(
                 f"families must be one or more different names, but got {self.families!r}"
             )
@@ -118,7 +122,11 @@ class StudySpec:
 def _override_to_json(override: Override) -> Any:
     if isinstance(override, Range):
         return {"low": override.low, "high": override.high}
-    return list(override) if isinstance(override, tuple) else override
+    if isinstance(override, list):
+        return format_list(override)
+    if isinstance(override, tuple):
+        return [_override_to_json(item) for item in override]
+    return override
 
 
 def load_study(path: Path) -> StudySpec:
@@ -149,4 +157,12 @@ def load_study(path: Path) -> StudySpec:
         raise SearchError(
             f"study file {path} must set study = StudySpec(...), but its 'study' is {study!r:.80}"
         )
-    return study
+    return dataclasses.replace(
+        study, families=tuple(_beside(path, family) for family in study.families)
+    )
+
+
+def _beside(study: Path, family: str) -> str:
+    """A family's file is looked for beside the study file first."""
+    near = study.resolve().parent / family
+    return str(near) if family.endswith(".py") and near.is_file() else family

@@ -2,79 +2,157 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import functools
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
 from hpsearch.config import EarlyStopping, Precision, TrainConfig
 from hpsearch.data.dataset import ImageShape
 from hpsearch.errors import SpaceError
-from hpsearch.families._family import Family, Suggestion, suggest_training
-from hpsearch.families._space import (
+from hpsearch.families._family import Family, Start, Suggestion, ask_start
+from hpsearch.families._parameter import (
+    SEARCH,
     Override,
     Parameter,
     ParamValue,
     Range,
-    Suggester,
-    TrialLike,
-    explore,
+    format_list,
     parse_override,
-    settle,
-    space_fingerprint,
 )
+from hpsearch.families._recipe import suggest_training
+from hpsearch.families._space import Suggester, TrialLike, explore, settle, space_fingerprint
+from hpsearch.families._weights import load_weights, resolve_weights
+from hpsearch.training.init import initialise
 from hpsearch.training.model import StagedModel
 
 __all__ = [
+    "SEARCH",
     "Family",
     "Override",
     "ParamValue",
     "Parameter",
     "Range",
+    "Start",
     "Suggester",
     "Suggestion",
     "TrialLike",
+    "ask_start",
     "build_model",
     "check_overrides",
     "default_params",
     "explore",
+    "family_label",
     "family_names",
+    "format_list",
     "get_family",
+    "initial_model",
     "known_good",
+    "own_overrides",
     "parse_override",
+    "resolve_config",
+    "resolve_weights",
     "space_fingerprint",
     "space_of",
     "suggest_config",
     "suggest_training",
+    "weights_of",
 ]
 
 
 def family_names() -> tuple[str, ...]:
-    """The names of all families, sorted."""
+    """The names of all families that come with hpsearch, sorted."""
     return tuple(
         sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
     )
 
 
+def family_label(family: str) -> str:
+    """What a family is called in tables and folders: its name, or that of its file."""
+    return Path(family).stem if family.endswith(".py") else family
+
+
 def get_family(name: str) -> Family:
-    """The family called `name`.
+    """The family called `name`; a path that ends in .py is a file of the user's own.
 
     Raises:
-        SpaceError: there is none.
+        SpaceError: there is none, or the file cannot be run or defines none.
     """
+    if name.endswith(".py") and family_label(name):
+        path = Path(name)
+        if not path.is_file():
+            raise SpaceError(f"there is no family file {name}; known families: {_known()}")
+        return _from_file(str(path.resolve()), path.stat().st_mtime_ns)
     if name not in family_names():
-        raise SpaceError(f"unknown family {name!r}; known: {', '.join(family_names())}")
+        raise SpaceError(
+            f"unknown family {name!r}; known: {_known()}; a file of your own ends in .py"
+        )
     family: Family = importlib.import_module(f"{__name__}.{name}").FAMILY
     return family
 
 
+def _known() -> str:
+    return ", ".join(family_names())
+
+
+@functools.cache
+def _from_file(path: str, changed: int) -> Family:
+    spec = importlib.util.spec_from_file_location(f"hpsearch_family_{Path(path).stem}", path)
+    if spec is None or spec.loader is None:
+        raise SpaceError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the names in their annotations
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split())
+        raise SpaceError(f"family file {path} raised {type(error).__name__}: {reason}") from error
+    family = getattr(module, "FAMILY", None)
+    if not isinstance(family, Family):
+        raise SpaceError(f"family file {path} must set FAMILY = Family(...), but it is {family!r}")
+    return family
+
+
+def own_overrides(name: str, overrides: Mapping[str, Override] | None) -> dict[str, Override]:
+    """The overrides that are meant for one family: those by the name of a parameter, and those
+    by family and parameter, as resnet.lr, which come before them.
+    """
+    plain = {key: value for key, value in (overrides or {}).items() if "." not in key}
+    prefix = f"{family_label(name)}."
+    mine = {
+        key.removeprefix(prefix): value
+        for key, value in (overrides or {}).items()
+        if key.startswith(prefix)
+    }
+    return plain | mine
+
+
+def _suggestion(
+    name: str, trial: TrialLike, shape: ImageShape, overrides: Mapping[str, Override] | None
+) -> Suggestion:
+    return get_family(name).suggest(Suggester(trial, own_overrides(name, overrides)), shape)
+
+
 def space_of(
-    name: str, shape: ImageShape, overrides: Mapping[str, Override] | None = None
+    name: str,
+    shape: ImageShape,
+    overrides: Mapping[str, Override] | None = None,
+    *,
+    everything: bool = False,
 ) -> tuple[Parameter, ...]:
-    """The parameters of a family's space for images of `shape`, under `overrides`."""
-    family = get_family(name)
-    return explore(lambda trial: family.suggest(Suggester(trial, overrides), shape))
+    """The parameters of a family's space for images of `shape`, under `overrides`.
+
+    Args:
+        everything: with those that are not searched unless an override says so.
+    """
+    return explore(lambda trial: _suggestion(name, trial, shape, overrides), everything=everything)
 
 
 def check_overrides(
@@ -86,23 +164,37 @@ def check_overrides(
         SpaceError: a name that none of the spaces has, a value outside of a range, or a
             parameter that the other overrides take away.
     """
-    spaces = {name: {row.name: row for row in space_of(name, shape)} for name in families}
-    for name, override in overrides.items():
-        rows = [space[name] for space in spaces.values() if name in space]
+    if not overrides:
+        return
+    labels = {family_label(name): name for name in families}
+    spaces = {name: _whole_space(name, get_family(name), shape) for name in families}
+    asked = {name: {row.name for row in space_of(name, shape, overrides)} for name in families}
+    for key, override in overrides.items():
+        label, dot, name = key.rpartition(".")
+        if dot and label not in labels:
+            raise SpaceError(f"{key}: no family {label!r} is searched, but {', '.join(labels)}")
+        meant = (labels[label],) if dot else families
+        rows = [spaces[family][name] for family in meant if name in spaces[family]]
         if not rows:
-            known = sorted({row for space in spaces.values() for row in space})
+            known = sorted({row for family in meant for row in spaces[family]})
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
             raise SpaceError(
-                f"unknown parameter {name!r}; {', '.join(families)} have {', '.join(known)}"
+                f"unknown parameter {key!r}; {hint}{', '.join(labels)} have {', '.join(known)}"
             )
         for row in rows:
             row.narrowed(override)
-    asked = {row.name for name in families for row in space_of(name, shape, overrides)}
-    for name in overrides:
-        if name not in asked:
+        if not any(name in asked[family] for family in meant):
             raise SpaceError(
-                f"parameter {name!r} does not exist under the other values that are set; "
+                f"parameter {key!r} does not exist under the other values that are set; "
                 "leave it out"
             )
+
+
+@functools.lru_cache(maxsize=32)
+def _whole_space(name: str, family: Family, shape: ImageShape) -> dict[str, Parameter]:
+    """All parameters by name; `family` is in the key, as a user's file can change."""
+    return {row.name: row for row in space_of(name, shape, everything=True)}
 
 
 def known_good(name: str, shape: ImageShape) -> list[dict[str, ParamValue]]:
@@ -119,10 +211,9 @@ def default_params(
     """The family's settings known to work, moved into what `shape` and `overrides` allow; those
     that had to be moved least come first.
     """
-    family = get_family(name)
 
     def moved(default: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
-        return settle(lambda trial: family.suggest(Suggester(trial, overrides), shape), default)
+        return settle(lambda trial: _suggestion(name, trial, shape, overrides), default)
 
     settled = [(moved(default), default) for default in known_good(name, shape)]
     settled.sort(key=lambda pair: sum(pair[1].get(key) != value for key, value in pair[0].items()))
@@ -141,32 +232,93 @@ def suggest_config(
     early_stopping: EarlyStopping | None = None,
     overrides: Mapping[str, Override] | None = None,
 ) -> TrainConfig:
-    """Asks `trial` for the parameters of a family and resolves them to a configuration."""
-    suggestion = get_family(name).suggest(Suggester(trial, overrides), shape)
+    """Asks `trial` for the parameters of a family and resolves them to a configuration.
+
+    Args:
+        shape: of the data's images.
+        epochs: where the space does not decide them.
+    """
+    suggestion = _suggestion(name, trial, shape, overrides)
+    values = {
+        field.name: getattr(suggestion, field.name) for field in dataclasses.fields(suggestion)
+    }
     return TrainConfig(
+        **{**values, "epochs": suggestion.epochs or epochs},
         family=name,
-        options=suggestion.options,
-        optimizer=suggestion.optimizer,
-        schedule=suggestion.schedule,
-        dropout=suggestion.dropout,
-        augment=suggestion.augment,
-        label_smoothing=suggestion.label_smoothing,
-        batch_size=suggestion.batch_size,
-        epochs=epochs,
         early_stopping=early_stopping,
         precision=precision,
         seed=seed,
     )
 
 
+def weights_of(
+    name: str, shape: ImageShape, overrides: Mapping[str, Override] | None = None
+) -> tuple[tuple[str, str | None], ...]:
+    """The weights that trials of a family can start from: their source, and the model of
+    torchvision that they are meant for.
+    """
+    published, found = get_family(name).published, set()
+
+    def note(trial: TrialLike) -> None:
+        suggestion = _suggestion(name, trial, shape, overrides)
+        if suggestion.weights is not None:
+            model = None if published is None else published(suggestion.options)
+            found.add((suggestion.weights.source, model))
+
+    explore(note)
+    return tuple(sorted(found, key=str))
+
+
 def build_model(config: TrainConfig, shape: ImageShape, n_classes: int) -> StagedModel:
     """An untrained model on the CPU; its initial weights come from the configuration's seed.
 
+    Args:
+        shape: of the model's input (see `hpsearch.data.preprocessing.input_shape`).
+
     Raises:
-        ConfigError: an unknown option, or options that do not fit the shape.
+        ConfigError: an unknown option.
+        InfeasibleError: options that do not fit the shape.
         SpaceError: an unknown family.
     """
     family = get_family(config.family)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return family.build(config.options, shape, n_classes)
+        model = family.build(config.options, shape, n_classes)
+        initialise(model, config.init)
+    return model
+
+
+def resolve_config(config: TrainConfig) -> TrainConfig:
+    """`config` with the SHA-256 of the weights that it starts from; they are fetched if needed.
+
+    Raises:
+        CheckpointError: they cannot be had, or the file is another one than it was.
+    """
+    if config.weights is None:
+        return config
+    weights = resolve_weights(config.weights, family=config.family, published=_published(config))
+    return dataclasses.replace(config, weights=weights)
+
+
+def initial_model(config: TrainConfig, shape: ImageShape, n_classes: int) -> StagedModel:
+    """The model that training starts from: `build_model`'s, with the configuration's weights.
+
+    Raises:
+        CheckpointError: the weights are missing, altered, or those of another network.
+        ConfigError, SpaceError: as `build_model`.
+    """
+    model = build_model(config, shape, n_classes)
+    if config.weights is not None:
+        load_weights(
+            model,
+            config.weights,
+            family=config.family,
+            published=_published(config),
+            shape=shape,
+        )
+    return model
+
+
+def _published(config: TrainConfig) -> str | None:
+    published = get_family(config.family).published
+    return None if published is None else published(config.options)

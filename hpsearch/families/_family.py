@@ -1,33 +1,62 @@
-"""What a family is, and the part of the space that families share."""
+"""What a family is, and the questions that all of them ask first: where the weights start from,
+and how large the images are.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-from hpsearch.config import DropoutConfig, OptimizerConfig, Options, ScheduleConfig
-from hpsearch.data.augment import augmentation
+from hpsearch.config import (
+    Balance,
+    DropoutConfig,
+    InputConfig,
+    LossConfig,
+    OptimizerConfig,
+    Options,
+    ScheduleConfig,
+    WeightsConfig,
+)
 from hpsearch.data.dataset import ImageShape
-from hpsearch.families._space import ParamValue, Suggester
-from hpsearch.training.dropout import DROPOUT_SCHEDULES
+from hpsearch.data.preprocessing import input_shape
+from hpsearch.errors import SpaceError
+from hpsearch.families._parameter import ParamValue
+from hpsearch.families._space import Suggester
+from hpsearch.families._weights import WeightsInfo, weights_info
 from hpsearch.training.model import StagedModel
-from hpsearch.training.optimizers import optimizer_info
+
+IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
+NO_WEIGHTS = "none"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """What a family's space decides of a `TrainConfig`; the study decides the rest."""
+    """What a family's space decides of a `TrainConfig`, by the same names; the study decides the
+    rest, and the epochs where they are 0.
+    """
 
     options: Options
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     batch_size: int
     dropout: DropoutConfig = DropoutConfig()
+    weights: WeightsConfig | None = None
+    init: str = "default"
+    input: InputConfig = InputConfig()
     augment: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    repeat: int = 1
+    train_images: int = 0
+    loss: LossConfig = LossConfig()
     label_smoothing: float = 0.0
+    balance: Balance = "none"
+    grad_clip: float = 0.0
+    ema: float = 0.0
+    epochs: int = 0
+    freeze_depth: int = 0
+    freeze: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Family:
     """A model family: each file of this folder that has no leading underscore defines one as
     `FAMILY`, and its name is the file's.
@@ -35,79 +64,173 @@ class Family:
     Attributes:
         summary: one line for `--help` and tables.
         suggest: asks for the parameters, for images of a shape.
-        build: (options, shape of an image, number of classes) -> an untrained model. It
-            takes plain values, never a trial.
+        build: (options, shape of the input, number of classes) -> an untrained model. It takes
+            plain values, never a trial.
         defaults: settings known to work, tried first; each a value for every parameter that
             the space asks for under them. Values for parameters that it does not ask for are
             passed over; they serve where an override leads to these parameters. A value that
             depends on the images is a function of their shape.
+        presets: by name of a network from the literature or a report, its options.
+        published: (options) -> the model of torchvision whose published weights fit; None for a
+            family without any.
     """
 
     summary: str
     suggest: Callable[[Suggester, ImageShape], Suggestion]
     build: Callable[[Options, ImageShape, int], StagedModel]
     defaults: tuple[Mapping[str, ParamValue | Callable[[ImageShape], ParamValue]], ...]
+    presets: Mapping[str, Options] = dataclasses.field(default_factory=dict)
+    published: Callable[[Options], str] | None = None
 
 
-_RECIPE: dict[str, ParamValue] = {
-    "momentum": 0.9,
-    "batch_size": 64,
-    "schedule": "cosine",
-    "warmup": 0.05,
-    "dropout": 0.2,
-    "dropout_schedule": "constant",
-    "rotate": 10.0,
-    "translate": 0.1,
-    "label_smoothing": 0.05,
-}
-RECIPES: tuple[Mapping[str, ParamValue], ...] = (
-    {**_RECIPE, "optimizer": "adamw", "lr": 3e-3, "weight_decay": 1e-2},
-    {**_RECIPE, "optimizer": "sgd", "lr": 0.05, "weight_decay": 5e-4},
-)
-"""Ways to train that work for many networks; a family adds its own parameters to them."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """What is known before a family asks for its own options.
 
-
-def suggest_training(
-    s: Suggester,
-    *,
-    options: Options,
-    optimizers: Sequence[str] = ("adamw", "sgd"),
-    batch_sizes: Sequence[int] = (16, 32, 64, 128),
-    schedules: Sequence[str] = ("cosine", "linear", "step"),
-    dropout: bool = False,
-    augment: Sequence[str] = (),
-    label_smoothing: bool = False,
-) -> Suggestion:
-    """Asks for what every family trains with, and for the rest where a family has it.
-
-    One learning rate spans the ranges of the optimizers that are left to choose from, so that
-    it is one axis of every plot.
+    Attributes:
+        family: its name.
+        shape: of the model's input. Where published weights decide it (they may depend on the
+            options), that of the data until `suggest_training`.
+        largest: the shape of the largest input that the search can have: ranges that depend on the
+            size follow it, since a range must not depend on another parameter.
+        data: the shape of the data's images.
+        options: those of a preset, or of the export whose weights are used: then they are not
+            asked for.
+        weights: the source of the weights, or None.
+        sources: all that `weights` can be in this search, None among them.
+        info: what is known of a source that is a file or an export.
+        image_size: the shorter side that was asked for, or 0.
     """
-    ranges = [optimizer_info(name).lr for name in s.choices("optimizer", optimizers)]
-    optimizer = s.categorical("optimizer", optimizers)
-    lr = s.float("lr", min(low for low, _ in ranges), max(high for _, high in ranges), log=True)
-    settings = {
-        name: s.float(name, option.low, option.high)
-        for name, option in optimizer_info(optimizer).options.items()
-    }
-    weight_decay = s.float("weight_decay", 1e-6, 1e-1, log=True)
-    batch_size = s.number("batch_size", batch_sizes)
-    schedule = s.categorical("schedule", schedules)
-    warmup = s.float("warmup", 0.0, 0.2)
-    rate, dropout_schedule = 0.0, "constant"
-    if dropout:
-        rate = s.float("dropout", 0.0, 0.6)
-        dropout_schedule = s.categorical(
-            "dropout_schedule", [row.name for row in DROPOUT_SCHEDULES]
-        )
-    return Suggestion(
+
+    family: str
+    shape: ImageShape
+    largest: ImageShape
+    data: ImageShape
+    options: Options | None
+    weights: str | None
+    sources: tuple[str | None, ...]
+    info: WeightsInfo | None
+    image_size: int
+
+
+def ask_start(
+    s: Suggester,
+    shape: ImageShape,
+    *,
+    family: str,
+    presets: Mapping[str, Options] | None = None,
+    pretrained: str | None = None,
+) -> Start:
+    """Asks where a model starts from: a preset, weights, and the size of the images. By default
+    none of these is searched.
+
+    Args:
+        shape: of the data's images.
+        pretrained: the default of `weights`, for a family with published ones: "imagenet" or
+            "none". None: there are none, and only exports can be started from.
+
+    Raises:
+        SpaceError: a preset together with an export, which has options of its own.
+        CheckpointError: weights that do not exist, or an export of another family.
+    """
+    options: Options | None = None
+    if presets:
+        name = s.categorical("preset", tuple(presets), off="", help="a network known by name")
+        options = presets[name] if name else None
+    sources = (NO_WEIGHTS,) if pretrained is None else ("imagenet", NO_WEIGHTS)
+    usual = pretrained or NO_WEIGHTS
+    possible = s.choices("weights", sources, open=True, off=usual)
+    source = s.categorical(
+        "weights",
+        sources,
+        open=True,
+        off=usual,
+        help="what training starts from: "
+        + ("" if pretrained is None else "imagenet or another name of torchvision's weights, ")
+        + "an export of this family, or none",
+    )
+    weights = None if source == NO_WEIGHTS else source
+    info = None
+    if weights is not None and (pretrained is None or is_path(weights)):
+        info = weights_info(weights, family=family, published=None)
+        if info.options is not None and options is not None:
+            raise SpaceError(
+                f"the export {weights} has options of its own, so preset must be left out"
+            )
+        options = options if info.options is None else info.options
+    image_size = s.number(
+        "image_size",
+        IMAGE_SIZES,
+        least=1,
+        off=0,
+        help="shorter side of the images in pixels; 0: that of the data, or of the weights",
+    )
+    start = Start(
+        family=family,
+        shape=shape,
+        largest=shape,
+        data=shape,
         options=options,
-        optimizer=OptimizerConfig(
-            name=optimizer, lr=lr, weight_decay=weight_decay, options=settings
-        ),
-        schedule=ScheduleConfig(name=schedule, warmup=warmup),
-        batch_size=batch_size,
-        dropout=DropoutConfig(schedule=dropout_schedule, rate=rate),
-        augment={name: s.float(name, 0.0, augmentation(name).high) for name in augment},
-        label_smoothing=s.float("label_smoothing", 0.0, 0.2) if label_smoothing else 0.0,
+        weights=weights,
+        sources=tuple(None if name == NO_WEIGHTS else name for name in possible),
+        info=info,
+        image_size=image_size,
+    )
+    sizes = s.extremes("image_size", IMAGE_SIZES, least=1, off=0)
+    shapes = [_input_shape(start, size) for size in sizes]
+    return dataclasses.replace(
+        start,
+        shape=_input_shape(start, image_size),
+        largest=max(shapes, key=lambda given: min(given.height, given.width)),
+    )
+
+
+def _input_shape(start: Start, image_size: int) -> ImageShape:
+    start = dataclasses.replace(start, image_size=image_size)
+    return input_shape(make_input(start, start.info, "dataset"), start.data)
+
+
+def is_path(source: str) -> bool:
+    """Whether a source of weights is a file or a folder, and not a name."""
+    return "/" in source or "\\" in source or "." in source
+
+
+def make_input(start: Start, info: WeightsInfo | None, normalise: str) -> InputConfig:
+    """The input that fits the weights, in the proportions of the data.
+
+    Torchvision brings the shorter side of an image to one size, and cuts the square out of its
+    centre that the network was trained with.
+
+    Args:
+        normalise: "weights" for what they were trained with, or a row of the table.
+    """
+    height, width, shorter = (
+        start.data.height,
+        start.data.width,
+        min(start.data.height, start.data.width),
+    )
+    if info is None:
+        if not start.image_size:
+            return InputConfig(normalise=normalise)
+        scale = start.image_size / shorter
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        return InputConfig(size=size, normalise=normalise)
+    wanted = info.input
+    size = (wanted.size[0], wanted.size[1]) if wanted.size else (height, width)
+    scale = start.image_size / min(size) if start.image_size else 1.0
+    size = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    resize: tuple[int, ...] = ()
+    if wanted.resize:
+        side = min(wanted.resize) * scale / shorter
+        resize = max(size[0], round(height * side)), max(size[1], round(width * side))
+    given = normalise == "weights" and bool(wanted.mean)
+    if normalise == "weights" and not given:
+        normalise = "dataset"
+    return InputConfig(
+        size=size,
+        resize=() if resize == size else resize,
+        channels=wanted.channels,
+        normalise="given" if given else normalise,
+        mean=wanted.mean if given else (),
+        std=wanted.std if given else (),
     )

@@ -1,8 +1,8 @@
-"""Search spaces as code: what asks for parameters, what overrides them, what lists them.
+"""Search spaces as code: what asks for parameters, and what lists them.
 
 A family's `suggest` asks a `Suggester` for values. Behind it stands anything that has
 Optuna's `suggest_float`, `suggest_int` and `suggest_categorical`: a trial of a study, a
-`FixedTrial` in a test, or the `_Explorer` below that walks the space to list it.
+`FixedTrial` in a test, or the `Explorer` below that walks the space to list it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import dataclasses
 import hashlib
 import json
 import math
+import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from hpsearch.errors import SpaceError
-
-ParamValue = bool | int | float | str
+from hpsearch.errors import InfeasibleError, SpaceError
+from hpsearch.families._parameter import Override, Parameter, ParamValue, format_list
 
 
 class TrialLike(Protocol):
@@ -33,96 +33,11 @@ class TrialLike(Protocol):
         """One of `choices`, a sequence of numbers or strings."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """An override that narrows a number to `low` .. `high`, both included."""
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not self.low <= self.high:
-            raise SpaceError(f"a range must rise, but got {self.low!r} to {self.high!r}")
-
-
-Override = ParamValue | Range | tuple[ParamValue, ...]
-"""A value fixes a parameter, a `Range` narrows it, a tuple leaves only some of its choices."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Parameter:
-    """One parameter of a space: a number from `low` to `high`, or one of `choices`."""
-
-    name: str
-    kind: Literal["float", "int", "categorical"]
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    choices: tuple[ParamValue, ...] = ()
-
-    def __str__(self) -> str:
-        if self.kind == "categorical":
-            return f"one of {', '.join(str(choice) for choice in self.choices)}"
-        return f"{self.low:g} to {self.high:g}"
-
-    def nearest(self, value: ParamValue) -> ParamValue:
-        """`value` where the parameter allows it, else what comes nearest to it."""
-        if self.kind == "categorical":
-            return self._nearest_choice(value)
-        clipped = min(max(float(value), self.low), self.high)
-        return int(clipped) if self.kind == "int" else clipped
-
-    def _nearest_choice(self, value: ParamValue) -> ParamValue:
-        if value in self.choices:
-            return value
-        numbers = [choice for choice in self.choices if isinstance(choice, int | float)]
-        if len(numbers) < len(self.choices) or isinstance(value, str):
-            return self.choices[0]
-        return min(numbers, key=lambda choice: abs(choice - value))
-
-    @property
-    def middle(self) -> ParamValue:
-        """The middle of the range, on its scale; the first of the choices."""
-        if self.kind == "categorical":
-            return self.choices[0]
-        mean = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
-        return self.nearest(round(mean) if self.kind == "int" else mean)
-
-    def narrowed(self, override: Override) -> Parameter:
-        """The parameter under `override`.
-
-        Raises:
-            SpaceError: the override is not inside of the parameter, or not of its kind.
-        """
-        if self.kind == "categorical":
-            chosen = override if isinstance(override, tuple) else (override,)
-            foreign = [choice for choice in chosen if choice not in self.choices]
-            if foreign or not chosen:
-                raise SpaceError(f"{self.name} must be {self}, but got {_show(override)}")
-            allowed = tuple(choice for choice in self.choices if choice in chosen)
-            return dataclasses.replace(self, choices=allowed)
-        low, high = (
-            (override.low, override.high) if isinstance(override, Range) else (override, override)
-        )
-        for bound in (low, high):
-            is_number = isinstance(bound, int | float) and not isinstance(bound, bool)
-            if not is_number or not self.low <= bound <= self.high:  # type: ignore[operator]
-                raise SpaceError(f"{self.name} must be within {self}, but got {_show(override)}")
-            if self.kind == "int" and bound != int(bound):  # type: ignore[arg-type]
-                raise SpaceError(f"{self.name} must be a whole number, but got {_show(override)}")
-        return dataclasses.replace(self, low=float(low), high=float(high))  # type: ignore[arg-type]
-
-
-def _show(override: Override) -> str:
-    if isinstance(override, Range):
-        return f"{override.low}..{override.high}"
-    if isinstance(override, tuple):
-        return ", ".join(str(choice) for choice in override)
-    return repr(override)
-
-
 class Suggester:
     """Asks a trial for parameters, under the user's overrides.
+
+    What is `off` is not asked for unless an override names it: it has that value. `limits`,
+    `also`, `least` and `open` are what an override may choose beyond the range that is searched.
 
     Args:
         trial: gives the values.
@@ -134,98 +49,279 @@ class Suggester:
         self._trial = trial
         self._overrides = overrides or {}
 
-    # Inside of the class, `float` and `int` are these methods: types are named by their module.
-
     def float(
-        self, name: str, low: builtins.float, high: builtins.float, *, log: bool = False
+        self,
+        name: str,
+        low: builtins.float,
+        high: builtins.float,
+        *,
+        log: bool = False,
+        off: builtins.float | None = None,
+        limits: tuple[builtins.float, builtins.float] | None = None,
+        help: str = "",
     ) -> builtins.float:
-        """A float from `low` to `high`, both included; `log`: uniform in the logarithm."""
-        row = self._narrow(Parameter(name=name, kind="float", low=low, high=high, log=log))
-        return self._trial.suggest_float(name, row.low, row.high, log=log)
+        """A number between `low` and `high`, both included."""
+        row = Parameter(
+            name=name, kind="float", low=low, high=high, log=log, off=off, limits=limits, help=help
+        )
+        return builtins.float(self._ask(row))
 
     def int(
-        self, name: str, low: builtins.int, high: builtins.int, *, log: bool = False
+        self,
+        name: str,
+        low: builtins.int,
+        high: builtins.int,
+        *,
+        log: bool = False,
+        off: builtins.int | None = None,
+        limits: tuple[builtins.float, builtins.float] | None = None,
+        help: str = "",
     ) -> builtins.int:
-        """A whole number from `low` to `high`, both included."""
-        row = self._narrow(Parameter(name=name, kind="int", low=low, high=high, log=log))
-        return self._trial.suggest_int(name, round(row.low), round(row.high), log=log)
+        """A whole number between `low` and `high`, both included."""
+        row = Parameter(
+            name=name, kind="int", low=low, high=high, log=log, off=off, limits=limits, help=help
+        )
+        return builtins.int(self._ask(row))
 
-    def categorical(self, name: str, choices: Sequence[str]) -> str:
+    def categorical(
+        self,
+        name: str,
+        choices: Sequence[str],
+        *,
+        also: Sequence[str] = (),
+        open: bool = False,
+        off: str | None = None,
+        help: str = "",
+    ) -> str:
         """One of these names."""
-        return str(self._choice(name, choices))
+        return str(self._ask(_names(name, choices, also=also, open=open, off=off, help=help)))
 
-    def number(self, name: str, choices: Sequence[builtins.int]) -> builtins.int:
+    def number(
+        self,
+        name: str,
+        choices: Sequence[builtins.int],
+        *,
+        least: builtins.int | None = None,
+        off: builtins.int | None = None,
+        help: str = "",
+    ) -> builtins.int:
         """One of these whole numbers."""
-        return builtins.int(self._choice(name, choices))
+        row = Parameter(
+            name=name, kind="categorical", choices=tuple(choices), least=least, off=off, help=help
+        )
+        return builtins.int(self._ask(row))
 
-    def choices(self, name: str, choices: Sequence[str]) -> tuple[str, ...]:
-        """Those of `choices` that an override leaves, without asking for one of them."""
-        row = self._narrow(Parameter(name=name, kind="categorical", choices=tuple(choices)))
-        return tuple(str(choice) for choice in row.choices)
+    def flag(self, name: str, *, off: bool | None = None, help: str = "") -> bool:
+        """Yes or no."""
+        default = None if off is None else "yes" if off else "no"
+        return self.categorical(name, ("yes", "no"), off=default, help=help) == "yes"
 
-    def _choice(self, name: str, choices: Sequence[ParamValue]) -> ParamValue:
-        row = self._narrow(Parameter(name=name, kind="categorical", choices=tuple(choices)))
-        chosen: ParamValue = self._trial.suggest_categorical(name, row.choices)
+    def numbers(
+        self,
+        name: str,
+        *,
+        least: builtins.float = 1,
+        most: builtins.float = math.inf,
+        whole: bool = True,
+        help: str = "",
+    ) -> tuple[Any, ...]:
+        """A list of numbers from `least` to `most` where an override gives one; else none."""
+        row = Parameter(
+            name=name,
+            kind="list",
+            item="int" if whole else "float",
+            low=least,
+            high=most,
+            off="",
+            help=help,
+        )
+        return row.items(str(self._ask(row)))
+
+    def names(self, name: str, *, help: str = "") -> tuple[str, ...]:
+        """A list of names where an override gives one; else none."""
+        row = Parameter(name=name, kind="list", item="name", off="", help=help)
+        return tuple(str(item) for item in row.items(str(self._ask(row))))
+
+    def choices(
+        self,
+        name: str,
+        choices: Sequence[str],
+        *,
+        also: Sequence[str] = (),
+        open: bool = False,
+        off: str | None = None,
+    ) -> tuple[str, ...]:
+        """What `categorical` can give under the overrides, without asking for one of them."""
+        row = self._narrow(_names(name, choices, also=also, open=open, off=off))
+        return tuple(str(choice) for choice in (row.choices if row.searched else (row.off,)))
+
+    def is_set(self, name: str) -> bool:
+        """Whether an override names this parameter."""
+        return name in self._overrides
+
+    def extremes(
+        self,
+        name: str,
+        choices: Sequence[builtins.int],
+        *,
+        least: builtins.int | None = None,
+        off: builtins.int | None = None,
+    ) -> tuple[builtins.int, builtins.int]:
+        """The least and the greatest of the numbers that an override leaves, without asking."""
+        row = self._narrow(
+            Parameter(name=name, kind="categorical", choices=tuple(choices), least=least, off=off)
+        )
+        if not row.searched:
+            return builtins.int(row.off or 0), builtins.int(row.off or 0)
+        ends = (row.low, row.high) if row.kind == "int" else row.choices
+        return builtins.int(min(ends)), builtins.int(max(ends))
+
+    def _narrow(self, row: Parameter) -> Parameter:
+        if row.name in self._overrides:
+            return row.narrowed(self._overrides[row.name])
+        return row if row.off is None else dataclasses.replace(row, searched=False)
+
+    def _ask(self, row: Parameter) -> ParamValue:
+        row = self._narrow(row)
+        if isinstance(self._trial, Explorer):
+            return self._trial.answer(row)
+        if not row.searched:
+            return typing.cast(ParamValue, row.off)
+        if row.kind == "float":
+            return self._trial.suggest_float(row.name, row.low, row.high, log=row.log)
+        if row.kind == "int":
+            low, high = round(row.low), round(row.high)
+            return self._trial.suggest_int(row.name, low, high, log=row.log)
+        chosen: ParamValue = self._trial.suggest_categorical(row.name, row.choices)
         return chosen
 
-    def _narrow(self, parameter: Parameter) -> Parameter:
-        if parameter.name not in self._overrides:
-            return parameter
-        return parameter.narrowed(self._overrides[parameter.name])
+
+def _names(
+    name: str,
+    choices: Sequence[str],
+    *,
+    also: Sequence[str] = (),
+    open: bool = False,
+    off: str | None = None,
+    help: str = "",
+) -> Parameter:
+    return Parameter(
+        name=name,
+        kind="categorical",
+        choices=tuple(choices),
+        also=tuple(also),
+        open=open,
+        off=off,
+        help=help,
+    )
 
 
-class _Explorer:
-    """A trial that records what it is asked for and answers with what it is told to, or the
-    nearest that is allowed; with the middle of the range where it was told nothing.
+class Explorer:
+    """Stands in for a trial: records what it is asked for and answers with what it is told to, or
+    the nearest that is allowed; else with the value of what is not searched, or the middle.
+
+    Args:
+        answers: by name of a parameter.
+        everything: ask for what is not searched, too.
     """
 
-    def __init__(self, answers: Mapping[str, ParamValue]) -> None:
+    def __init__(self, answers: Mapping[str, ParamValue], *, everything: bool = False) -> None:
         self.answers = dict(answers)
         self.asked: dict[str, Parameter] = {}
+        self._everything = everything
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
+        """As a trial does."""
         row = Parameter(name=name, kind="float", low=low, high=high, log=log)
-        return float(self._answer(row))
+        return float(self.answer(row))
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool) -> int:
+        """As a trial does."""
         row = Parameter(name=name, kind="int", low=low, high=high, log=log)
-        return int(self._answer(row))
+        return int(self.answer(row))
 
     def suggest_categorical(self, name: str, choices: Sequence[ParamValue]) -> ParamValue:
+        """As a trial does."""
         row = Parameter(name=name, kind="categorical", choices=tuple(choices))
-        return self._answer(row)
+        return self.answer(row)
 
-    def _answer(self, row: Parameter) -> ParamValue:
-        self.asked[row.name] = row
+    def answer(self, row: Parameter) -> ParamValue:
+        """The value of a parameter."""
         told = self.answers.get(row.name)
-        self.answers[row.name] = row.middle if told is None else row.nearest(told)
-        return self.answers[row.name]
+        if not row.searched:
+            value = typing.cast(ParamValue, row.off)
+            if not self._everything:
+                return value
+            value = value if told is None else told
+        elif told is not None:
+            value = row.nearest(told)
+        else:
+            value = row.middle if row.off is None else row.nearest(row.off)
+        self.asked[row.name] = row
+        self.answers[row.name] = value
+        return value
 
 
-def explore(suggest: Callable[[TrialLike], object]) -> tuple[Parameter, ...]:
+def explore(
+    suggest: Callable[[TrialLike], object], *, everything: bool = False
+) -> tuple[Parameter, ...]:
     """Lists the parameters of a space, conditional ones included, by running it.
 
     Each parameter is tried at each of its choices (a number at both ends), the others staying
     as they were when it was first met; so a parameter that exists only for one choice of
     another is found, one that needs two choices at once by chance only.
 
+    Args:
+        everything: list also what is not searched unless an override says so.
+
     Raises:
         SpaceError: a parameter has different ranges at different places.
     """
     found: dict[str, Parameter] = {}
-    waiting: list[dict[str, ParamValue]] = [{}]
+    values: dict[str, dict[str, set[ParamValue]]] = {}
+    depends: dict[str, set[str]] = {}
+    waiting: list[tuple[dict[str, ParamValue], str, set[str]]] = [({}, "", set())]
     while waiting:
-        explorer = _Explorer(waiting.pop(0))
-        suggest(explorer)
+        answers, changed, before = waiting.pop(0)
+        explorer = Explorer(answers, everything=everything)
+        try:
+            suggest(explorer)
+        except InfeasibleError:
+            if not changed:
+                raise
+            continue
+        if changed:
+            for name in before ^ set(explorer.asked):
+                depends.setdefault(name, set()).add(changed)
         for name, row in explorer.asked.items():
+            seen = values.setdefault(name, {})
+            for other in explorer.asked:
+                seen.setdefault(other, set()).add(explorer.answers[other])
             if name in found:
                 if found[name] != row:
                     raise SpaceError(f"parameter {name!r} is both {found[name]} and {row}")
                 continue
             found[name] = row
-            ends = row.choices if row.kind == "categorical" else (row.low, row.high)
-            waiting.extend({**explorer.answers, name: value} for value in ends)
-    return tuple(found.values())
+            asked = set(explorer.asked)
+            waiting.extend(({**explorer.answers, name: v}, name, asked) for v in _ends(row))
+    return tuple(
+        dataclasses.replace(
+            row,
+            condition={
+                other: tuple(sorted(values[name].get(other, ()), key=str))
+                for other in sorted(depends.get(name, ()))
+                if other != name and len(values[name].get(other, ())) > 0
+            },
+        )
+        for name, row in found.items()
+    )
+
+
+def _ends(row: Parameter) -> tuple[ParamValue, ...]:
+    if row.kind == "list":
+        number: float = max(1, round(row.low)) if row.item == "int" else min(0.5, row.high)
+        return ("name",) if row.item == "name" else (format_list([number]),)
+    return row.choices if row.kind == "categorical" else (row.low, row.high)
 
 
 def settle(
@@ -234,42 +330,14 @@ def settle(
     """A value for exactly those parameters that a space asks for, as near to `values` as it
     allows; the middle of the range where `values` has none.
     """
-    explorer = _Explorer(values)
+    explorer = Explorer(values)
     suggest(explorer)
     return {name: explorer.answers[name] for name in explorer.asked}
 
 
 def space_fingerprint(parameters: Sequence[Parameter]) -> str:
     """SHA-256 over names, kinds, ranges and choices, whatever their order."""
-    rows = sorted((dataclasses.asdict(row) for row in parameters), key=lambda row: row["name"])
+    fields = ("name", "kind", "low", "high", "log", "choices")
+    rows = [{field: getattr(row, field) for field in fields} for row in parameters]
+    rows.sort(key=lambda row: str(row["name"]))
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
-
-
-def parse_override(text: str) -> tuple[str, Override]:
-    """Reads `NAME=VALUE`, `NAME=LOW..HIGH` or `NAME=CHOICE,CHOICE` as written after `--set`.
-
-    Raises:
-        SpaceError: the text has no such form.
-    """
-    name, equals, value = (part.strip() for part in text.partition("="))
-    if not (name and equals and value):
-        raise SpaceError(f"--set takes NAME=VALUE, for example lr=1e-3, but got {text!r}")
-    low, dots, high = value.partition("..")
-    if dots:
-        ends = (_parse_value(low), _parse_value(high))
-        if not all(isinstance(end, int | float) for end in ends):
-            raise SpaceError(f"--set {name}: a range is two numbers, LOW..HIGH, but got {value!r}")
-        return name, Range(*ends)  # type: ignore[arg-type]
-    if "," in value:
-        return name, tuple(_parse_value(part) for part in value.split(",") if part.strip())
-    return name, _parse_value(value)
-
-
-def _parse_value(text: str) -> ParamValue:
-    text = text.strip()
-    for parse in (int, float):
-        try:
-            return parse(text)
-        except ValueError:
-            continue
-    return text

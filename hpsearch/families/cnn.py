@@ -1,56 +1,65 @@
-"""Convolutional network: blocks of 3x3 convolutions, each block ending in a pool, and a head."""
+"""Convolutional network: blocks of convolutions, each block ending in a pool, and a head."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from torch import nn
-
-from hpsearch.config import JsonConfig, Options, check_int
+from hpsearch.config import Options
 from hpsearch.data.dataset import ImageShape
-from hpsearch.errors import ConfigError
-from hpsearch.families._family import RECIPES, Family, Suggestion, suggest_training
-from hpsearch.families._space import ParamValue, Suggester
-from hpsearch.training.dropout import ScheduledDropout
-from hpsearch.training.model import StagedModel
+from hpsearch.errors import InfeasibleError
+from hpsearch.families._convnet import (
+    HEAD_DROPOUTS,
+    NORMS,
+    PADDINGS,
+    POOLS,
+    VIEWS,
+    CnnOptions,
+    build,
+    is_tiny,
+    most_blocks,
+)
+from hpsearch.families._family import Family, Start, Suggestion, ask_start
+from hpsearch.families._heads import ACTIVATIONS
+from hpsearch.families._parameter import ParamValue
+from hpsearch.families._recipe import MOST_STAGES, RECIPES, suggest_training
+from hpsearch.families._space import Suggester
 
-# In images of up to this many pixels a side, where something is tells as much as what it is: the
-# head sees the whole last map. In larger ones it would learn each place on its own, from too few
-# images: it sees the strongest answer of each channel, wherever that is.
-LARGEST_FLAT = 16
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CnnOptions(JsonConfig):
-    """`blocks` blocks of `convs` convolutions; `channels` in the first block, doubled by each
-    next one; `hidden` units in a fully connected layer before the classifier, or 0 for none.
-    """
-
-    blocks: int = 2
-    convs: int = 2
-    channels: int = 32
-    hidden: int = 0
-
-    def __post_init__(self) -> None:
-        check_int("cnn: blocks", self.blocks, low=1)
-        check_int("cnn: convs", self.convs, low=1)
-        check_int("cnn: channels", self.channels, low=1)
-        check_int("cnn: hidden", self.hidden, low=0)
+MOST_BLOCKS = 10
+"""As many as images of 1,024 pixels can be halved: for overrides, where images vary in size."""
 
 
-def most_blocks(shape: ImageShape) -> int:
-    """How many times images of `shape` can be halved before a side is gone."""
-    return int(math.log2(min(shape.height, shape.width)))
+def _reference(**options: Any) -> Options:
+    """What the networks of the reference reports have in common, and the rest of one of them."""
+    return dataclasses.asdict(CnnOptions(bias=True, view="flat", head_dropout="hidden", **options))
 
 
-def _is_tiny(shape: ImageShape) -> bool:
-    return max(shape.height, shape.width) <= LARGEST_FLAT
+PRESETS: Mapping[str, Options] = {
+    # STL-10: 8,807,106 parameters for 10 classes at 64x64x3.
+    "stl4": _reference(
+        convs=1, widths=(256, 512, 512, 1000), padding="none", pool_size=3, fc=(512, 256)
+    ),
+    # Photos of two classes: 2,304 features before the head at 444x444.
+    "photos6x5": _reference(
+        blocks=6,
+        convs=1,
+        channels=8,
+        kernel=5,
+        padding="none",
+        fc=(1000, 500, 100),
+        fc_activation="none",
+    ),
+    # Hands: the order of the layers is the report's, the channels and units are ours. Three
+    # convolutions and a pool, twice, and three fully connected layers; and
+    "hands6": _reference(blocks=2, convs=3, channels=32, fc=(256, 64)),
+    # the same five times, and four fully connected layers.
+    "hands15": _reference(blocks=5, convs=3, channels=16, fc=(512, 256, 64)),
+}
 
 
 def _by_size(tiny: ParamValue, larger: ParamValue) -> Callable[[ImageShape], ParamValue]:
-    return lambda shape: tiny if _is_tiny(shape) else larger
+    return lambda shape: tiny if is_tiny(shape) else larger
 
 
 def _usual_blocks(shape: ImageShape) -> int:
@@ -58,76 +67,104 @@ def _usual_blocks(shape: ImageShape) -> int:
 
 
 def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
-    """Depth, width and head of the network, no deeper than the images allow.
+    """Depth, width and head of the network, no deeper than the images allow with the usual
+    kernel, padding and pool; how deep others can be, `build` says.
 
     Raises:
-        ConfigError: the images are too small for one block.
+        InfeasibleError: the images are too small for one block.
     """
-    if most_blocks(shape) < 1:
-        raise ConfigError(
-            f"cnn needs images of at least 2x2 pixels, but they are {shape.height}x{shape.width}; "
-            "use the families logistic or mlp"
-        )
-    options = CnnOptions(
-        blocks=s.int("blocks", 1, min(4, most_blocks(shape))),
-        convs=s.int("convs", 1, 3),
-        channels=s.number("channels", (16, 32, 48, 64)),
-        hidden=s.number("hidden", (0, 128, 256)),
-    )
+    start = ask_start(s, shape, family="cnn", presets=PRESETS)
+    fixed = start.options
+    options = _ask_options(s, start) if fixed is None else CnnOptions.from_dict(fixed)
     return suggest_training(
         s,
-        options=options.to_dict(),
-        dropout=True,
+        start,
+        options=dataclasses.asdict(options),
+        stages=len(options.block_channels) + 1,
+        most_stages=MOST_STAGES if start.weights is None else None,
+        dropout=options.has_dropout,
         augment=("rotate", "translate", "scale"),
         label_smoothing=True,
     )
 
 
-def build(options: Options, shape: ImageShape, n_classes: int) -> StagedModel:
-    """Convolution, BatchNorm, ReLU; the last of a block is pooled (2x2) before its ReLU, which
-    is the same function for a quarter of the work.
-
-    Raises:
-        ConfigError: more blocks than the images can be halved.
-    """
-    o = CnnOptions.from_dict(options)
-    if o.blocks > most_blocks(shape):
-        raise ConfigError(
-            f"cnn: {o.blocks} blocks halve the image {o.blocks} times and need at least "
-            f"{2**o.blocks} pixels a side, but the images are {shape.height}x{shape.width}; "
-            f"use at most {most_blocks(shape)} blocks"
+def _ask_options(s: Suggester, start: Start) -> CnnOptions:
+    if most_blocks(start.shape) < 1:
+        raise InfeasibleError(
+            "cnn needs images of at least 2x2 pixels, but they are "
+            f"{start.shape.height}x{start.shape.width}; use the families logistic or mlp"
         )
-    stages: dict[str, nn.Module] = {}
-    inputs, outputs = shape.channels, o.channels
-    for block in range(1, o.blocks + 1):
-        layers: list[nn.Module] = []
-        for number in range(1, o.convs + 1):
-            layers.append(nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False))
-            layers.append(nn.BatchNorm2d(outputs))
-            if number == o.convs:
-                layers.append(nn.MaxPool2d(2))
-            layers.append(nn.ReLU())
-            inputs = outputs
-        stages[f"block{block}"] = nn.Sequential(*layers)
-        outputs *= 2
-    height, width = shape.height >> o.blocks, shape.width >> o.blocks
-    head: list[nn.Module] = []
-    if not _is_tiny(shape):
-        head.append(nn.AdaptiveMaxPool2d(1))
-        height = width = 1
-    features = inputs * height * width
-    head += [nn.Flatten(), ScheduledDropout()]
-    if o.hidden:
-        head += [nn.Linear(features, o.hidden), nn.ReLU(), ScheduledDropout()]
-    head.append(nn.Linear(o.hidden or features, n_classes))
-    stages["head"] = nn.Sequential(*head)
-    return StagedModel(stages)
+    # A range must be the same in all trials: where they differ in the size of the images, `build`
+    # says which blocks are too many.
+    most = MOST_BLOCKS if s.is_set("image_size") else most_blocks(start.data)
+    usual = CnnOptions()
+    values: dict[str, Any] = {}
+    values["widths"] = s.numbers(
+        "widths", help="channels of each block; instead of blocks, channels and growth"
+    )
+    if not values["widths"]:
+        values["blocks"] = s.int(
+            "blocks", 1, min(4, most), limits=(1, most), help="each ends in a pool of stride 2"
+        )
+    values["convs"] = s.int("convs", 1, 3, limits=(1, 16), help="convolutions in a block")
+    if not values["widths"]:
+        values["channels"] = s.number(
+            "channels", (16, 32, 48, 64), least=1, help="of the first block"
+        )
+        values["growth"] = s.number(
+            "growth", (1, 2), least=1, off=usual.growth, help="of the channels, block by block"
+        )
+    values["fc"] = s.numbers("fc", help="units of layers before the last; instead of hidden")
+    if not values["fc"]:
+        values["hidden"] = s.number(
+            "hidden", (0, 128, 256), least=0, help="units of a layer before the last; 0: no layer"
+        )
+    if values["fc"] or values["hidden"]:
+        values["fc_activation"] = s.categorical(
+            "fc_activation",
+            [name for name in ACTIVATIONS if name != "none"],
+            also=("none",),
+            off=usual.fc_activation,
+            help="after each layer before the last",
+        )
+    norm = s.categorical("norm", NORMS, off=usual.norm, help="after each convolution")
+    if norm != "none":
+        values["bias"] = s.flag("bias", off=usual.bias, help="of convolutions")
+    return CnnOptions(
+        **values,
+        norm=norm,
+        kernel=s.number("kernel", (3, 5, 7), least=1, off=usual.kernel, help="side; odd"),
+        padding=s.categorical(
+            "padding", PADDINGS, off=usual.padding, help="same: maps keep their size"
+        ),
+        activation=s.categorical(
+            "activation",
+            [name for name in ACTIVATIONS if name != "none"],
+            off=usual.activation,
+            help="after each convolution",
+        ),
+        pool=s.categorical("pool", POOLS, off=usual.pool, help="of each block"),
+        pool_size=s.number("pool_size", (2, 3), off=usual.pool_size, help="side of its window"),
+        view=s.categorical(
+            "view",
+            VIEWS,
+            off=usual.view,
+            help="of the last map by the head: all (flat), or one number a channel",
+        ),
+        head_dropout=s.categorical(
+            "head_dropout",
+            HEAD_DROPOUTS,
+            off=usual.head_dropout,
+            help="before each fully connected layer, or not before the first",
+        ),
+    )
 
 
 FAMILY = Family(
-    summary="convolutional network: blocks of 3x3 convolutions and pooling",
+    summary="convolutional network: blocks of convolutions and pooling",
     suggest=suggest,
     build=build,
+    presets=PRESETS,
     # On larger images fewer convolutions, smaller batches and, for SGD, a lower rate do better.
     defaults=tuple(
         {

@@ -8,7 +8,8 @@ from torch import nn
 
 from hpsearch.config import JsonConfig, Options
 from hpsearch.data.dataset import ImageShape
-from hpsearch.families._family import Family, Suggestion, suggest_training
+from hpsearch.families._family import Family, Suggestion, ask_start
+from hpsearch.families._recipe import suggest_training
 from hpsearch.families._space import Suggester
 from hpsearch.training.model import StagedModel
 
@@ -20,7 +21,8 @@ class LogisticOptions(JsonConfig):
 
 def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
     """How it is trained is all there is to search."""
-    return suggest_training(s, options=LogisticOptions().to_dict(), augment=("translate",))
+    start = ask_start(s, shape, family="logistic")
+    return suggest_training(s, start, options=LogisticOptions().to_dict(), augment=("translate",))
 
 
 def build(options: Options, shape: ImageShape, n_classes: int) -> StagedModel:

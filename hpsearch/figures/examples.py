@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from hpsearch.data.dataset import ImageDataset, Int64Array
@@ -30,14 +31,18 @@ def examples_figure(
     Raises:
         ConfigError: an augmentation that does not exist, or a strength beyond its limit.
     """
-    drawn = []
+    every = dataset.images[np.concatenate(rows)]
+    # All classes together: images are mixed with those of other classes too.
+    copies = VARIANTS if strengths else 0
+    versions = augmented(every, strengths, copies=copies, seed=seed)
+    drawn, seen = [], 0
     for name, chosen in zip(dataset.classes, rows, strict=True):
-        images = dataset.images[chosen]
-        versions = augmented(images, strengths, copies=VARIANTS, seed=seed) if strengths else None
+        part = slice(seen, seen := seen + len(chosen))
+        images = every[part]
         names = [
             str(row) if dataset.names is None else dataset.names[row] for row in chosen.tolist()
         ]
-        variants = () if versions is None else [list(versions[:, n]) for n in range(VARIANTS)]
+        variants = [list(versions[part, n]) for n in range(copies)]
         drawn.append(PreviewRow(title=name, images=list(images), names=names, variants=variants))
     title = f"{dataset.name}: {len(dataset):,} images of {dataset.shape}"
     if strengths:

@@ -20,6 +20,7 @@ from sklearn.metrics import (
 from torch import Tensor
 
 from hpsearch.data.dataset import ImagePart
+from hpsearch.data.preprocessing import resized_part
 from hpsearch.data.resident import ResidentImages
 from hpsearch.families import build_model
 from hpsearch.training.checkpoint import Checkpoint
@@ -51,9 +52,14 @@ def restore_model(checkpoint: Checkpoint) -> StagedModel:
 def run_model(
     model: StagedModel, checkpoint: Checkpoint, part: ImagePart, device: torch.device
 ) -> Evaluation:
-    """The model's outputs for all images of `part`, computed as in training."""
+    """The model's outputs for all images of `part`, computed as in training: in the size that the
+    checkpoint's preprocessing brings images to, cut to their centre where it says so.
+
+    Args:
+        part: in the size of the data set.
+    """
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = ResidentImages.of(part, device)
+    images = ResidentImages.of(resized_part(part, checkpoint.preprocessing.full_size), device)
     return evaluate(model, images, checkpoint.preprocessing, checkpoint.config.precision)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpsearch.engine.records import SearchRecord, TrialRecord
+from hpsearch.engine.records import INFEASIBLE, SearchRecord, TrialRecord
 
 
 def report_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
@@ -37,6 +37,11 @@ def report_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
             for trial in record.trials
             if trial.state == "failed"
         ],
+        "infeasible": [
+            {"trial": trial.name, "reason": trial.failure}
+            for trial in record.trials
+            if trial.state == INFEASIBLE
+        ],
         "test_openings": [
             {"when": o.when, "trial": o.trial, "purpose": o.purpose} for o in record.openings
         ],
@@ -51,6 +56,7 @@ def _family_row(record: SearchRecord, family: str) -> dict[str, Any]:
         "complete": record.count("complete", family),
         "pruned": record.count("pruned", family),
         "failed": record.count("failed", family),
+        "infeasible": record.count(INFEASIBLE, family),
         "running": record.count("running", family),
         "model_based": sum(trial.chosen_by == "model" for trial in trials),
         "seconds": sum(trial.seconds for trial in trials),

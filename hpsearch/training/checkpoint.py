@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hpsearch.config import TrainConfig
-from hpsearch.data.resident import Preprocessing
+from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.errors import CheckpointError
 from hpsearch.files import write_whole
 

@@ -7,7 +7,7 @@ settings that only it has. Spaces, validation and `--set` follow from the table.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,15 +15,9 @@ from torch import nn
 
 from hpsearch.config import OptimizerConfig
 from hpsearch.errors import ConfigError
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerOption:
-    """A setting that only some optimizers have: its range (inclusive) and default."""
-
-    low: float
-    high: float
-    default: float
+from hpsearch.training.model import StagedModel
+from hpsearch.training.muon import MuonWithAdamW, hidden_matrices
+from hpsearch.training.options import OptionInfo, read_options
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,19 +26,54 @@ class OptimizerInfo:
 
     Attributes:
         lr: least and greatest learning rate worth searching, on a log scale.
-        arguments: further fixed arguments of the torch class.
-        options: settings taken from `OptimizerConfig.options`, passed on by the same name.
+        options: settings taken from `OptimizerConfig.options`.
+        arguments: options -> further arguments of the class.
+        matrices: the class wants to be told, by a flag "matrices" of each group of parameters,
+            which are the weight matrices of hidden layers.
     """
 
     name: str
     help: str
-    optimizer: type[torch.optim.Optimizer]
+    optimizer: Callable[..., torch.optim.Optimizer]
     lr: tuple[float, float]
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    options: Mapping[str, OptimizerOption] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, OptionInfo] = dataclasses.field(default_factory=dict)
+    arguments: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+    matrices: bool = False
 
 
-_MOMENTUM = OptimizerOption(low=0.0, high=0.99, default=0.9)
+def _sgd(options: Mapping[str, Any]) -> dict[str, Any]:
+    momentum = options["momentum"]
+    # torch refuses Nesterov's way of momentum where there is none.
+    return {"momentum": momentum, "nesterov": options["nesterov"] and momentum > 0}
+
+
+def _with_betas(options: Mapping[str, Any]) -> dict[str, Any]:
+    others = {name: value for name, value in options.items() if name not in ("beta1", "beta2")}
+    return {**others, "betas": (options["beta1"], options["beta2"])}
+
+
+_MOMENTUM = OptionInfo(
+    help="share of the last step that is taken again", default=0.9, high=0.99, searched=True
+)
+_EPS = OptionInfo(
+    help="added to the denominator of a step", default=1e-8, low=1e-10, high=1e-2, log=True
+)
+_BETAS = {
+    "beta1": OptionInfo(
+        help="decay of the mean of the gradients",
+        default=0.9,
+        low=0.8,
+        high=0.98,
+        limits=(0.0, 0.9999),
+    ),
+    "beta2": OptionInfo(
+        help="decay of the mean of the squared gradients",
+        default=0.999,
+        low=0.9,
+        high=0.9999,
+        limits=(0.0, 0.99999),
+    ),
+}
 
 OPTIMIZERS: tuple[OptimizerInfo, ...] = (
     OptimizerInfo(
@@ -52,26 +81,58 @@ OPTIMIZERS: tuple[OptimizerInfo, ...] = (
         help="Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101)",
         optimizer=torch.optim.AdamW,
         lr=(1e-4, 3e-2),
+        options={**_BETAS, "eps": _EPS},
+        arguments=_with_betas,
     ),
     OptimizerInfo(
         name="sgd",
         help="stochastic gradient descent with Nesterov momentum",
         optimizer=torch.optim.SGD,
         lr=(1e-3, 0.5),
-        options={"momentum": _MOMENTUM},
+        options={
+            "momentum": _MOMENTUM,
+            "nesterov": OptionInfo(
+                kind="flag", help="momentum in Nesterov's way, where there is any", default=True
+            ),
+        },
+        arguments=_sgd,
     ),
     OptimizerInfo(
         name="adam",
         help="Adam with weight decay in the gradient (Kingma and Ba, arXiv 1412.6980)",
         optimizer=torch.optim.Adam,
         lr=(1e-4, 3e-2),
+        options={**_BETAS, "eps": _EPS},
+        arguments=_with_betas,
     ),
     OptimizerInfo(
         name="rmsprop",
         help="RMSprop (Hinton, Coursera lecture 6e)",
         optimizer=torch.optim.RMSprop,
         lr=(1e-5, 1e-2),
-        options={"momentum": OptimizerOption(low=0.0, high=0.99, default=0.0)},
+        options={
+            "momentum": dataclasses.replace(_MOMENTUM, default=0.0, searched=False),
+            "alpha": dataclasses.replace(_BETAS["beta2"], default=0.99),
+            "eps": _EPS,
+        },
+    ),
+    OptimizerInfo(
+        name="muon",
+        help="Muon for the matrices of hidden layers, AdamW for all else (arXiv 2502.16982)",
+        optimizer=MuonWithAdamW,
+        lr=(1e-4, 3e-2),
+        options={
+            "momentum": OptionInfo(
+                help="decay of the mean of the gradients of matrices",
+                default=0.95,
+                low=0.8,
+                high=0.99,
+                limits=(0.0, 0.9999),
+            ),
+            **_BETAS,
+        },
+        arguments=_with_betas,
+        matrices=True,
     ),
 )
 
@@ -89,34 +150,59 @@ def optimizer_info(name: str) -> OptimizerInfo:
     return _BY_NAME[name]
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def check_optimizer(config: OptimizerConfig) -> None:
+    """Raises `ConfigError` where the optimizer or an option is unknown, or an option is out of its
+    limits.
+    """
+    _options(optimizer_info(config.name), config)
+
+
+def _options(row: OptimizerInfo, config: OptimizerConfig) -> dict[str, Any]:
+    return read_options(f"optimizer {row.name!r}", row.options, config.options)
+
+
+def base_lr(config: OptimizerConfig, batch_size: int) -> float:
+    """The learning rate of the last stage at a factor of 1 of the schedule."""
+    return config.lr * batch_size / config.lr_per if config.lr_per else config.lr
+
+
+def build_optimizer(
+    model: StagedModel, config: OptimizerConfig, *, batch_size: int
+) -> torch.optim.Optimizer:
     """An optimizer over the parameters of `model` that require a gradient.
 
-    Biases and normalisation weights (all parameters of one dimension) get no weight decay.
+    Biases and normalisation weights (all parameters of one dimension) get no weight decay, unless
+    the configuration says so. Each group of parameters has an "lr_scale", by which the learning
+    rate of the last stage is to be multiplied.
 
     Raises:
-        ConfigError: an unknown optimizer or option, or an option out of its range.
+        ConfigError: an unknown optimizer or option, or an option out of its limits.
     """
     row = optimizer_info(config.name)
-    options = {name: option.default for name, option in row.options.items()}
-    for name, value in config.options.items():
-        if name not in row.options:
-            has = f"its options: {', '.join(row.options)}" if row.options else "it has no options"
-            raise ConfigError(f"optimizer {row.name!r} has no option {name!r}; {has}")
-        low, high = row.options[name].low, row.options[name].high
-        if not isinstance(value, int | float) or not low <= value <= high:
-            raise ConfigError(f"{name} must be between {low:g} and {high:g}, but is {value!r}")
-        options[name] = float(value)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    arguments: dict[str, Any] = {**row.arguments, **options}
-    if row.optimizer is torch.optim.SGD:
-        arguments["nesterov"] = options["momentum"] > 0  # torch refuses it without momentum
-    return row.optimizer(
-        [group for group in groups if group["params"]],
-        lr=config.lr,
-        **arguments,  # type: ignore[call-arg]
-    )
+    arguments = row.arguments(_options(row, config))
+    lr = base_lr(config, batch_size)
+    hidden = {id(matrix) for matrix in hidden_matrices(model)} if row.matrices else set()
+    groups = []
+    for scale, part in _parts(model, config.stage_decay):
+        trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
+        for kind in ((True, True), (False, True), (False, False)):
+            chosen = [p for p in trained if (id(p) in hidden, p.ndim > 1) == kind]
+            matrices, decayed = kind[0], kind[1] or config.decay_all
+            groups.append(
+                {
+                    "params": chosen,
+                    "weight_decay": config.weight_decay if decayed else 0.0,
+                    "lr": lr * scale,
+                    "lr_scale": scale,
+                    **({"matrices": matrices} if row.matrices else {}),
+                }
+            )
+    return row.optimizer([group for group in groups if group["params"]], lr=lr, **arguments)
+
+
+def _parts(model: StagedModel, stage_decay: float) -> list[tuple[float, nn.Module]]:
+    """What shares a learning rate, and the factor on it."""
+    if stage_decay == 1:
+        return [(1.0, model)]
+    last = len(model.stages) - 1
+    return [(stage_decay ** (last - place), stage) for place, stage in enumerate(model.stages)]

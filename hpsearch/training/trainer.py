@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,19 +21,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hpsearch.config import Precision, TrainConfig
 from hpsearch.data.augment import check_augmentations
-from hpsearch.data.resident import (
-    Preprocessing,
-    ResidentData,
-    ResidentImages,
-    eval_batches,
-    steps_per_epoch,
-    train_batches,
-)
+from hpsearch.data.batches import epoch_size, eval_batches, steps_per_epoch, train_batches
+from hpsearch.data.preprocessing import Preprocessing
+from hpsearch.data.resident import ResidentData, ResidentImages
 from hpsearch.errors import ConfigError, NonFiniteLossError
-from hpsearch.training.dropout import dropout_rate, set_dropout
+from hpsearch.training.averaging import WeightAverage
+from hpsearch.training.dropout import check_dropout, dropout_rate, set_dropout
+from hpsearch.training.losses import BatchLoss, check_loss
 from hpsearch.training.model import StagedModel
-from hpsearch.training.optimizers import build_optimizer
-from hpsearch.training.schedules import lr_factor
+from hpsearch.training.optimizers import base_lr, build_optimizer, check_optimizer
+from hpsearch.training.schedules import check_schedule, lr_factor
 
 EVAL_BATCH_SIZE = 512
 
@@ -45,10 +42,12 @@ class EpochResult:
     Attributes:
         epoch: counted from 0.
         train_loss, train_accuracy: means over the augmented training images as they were
-            trained on, dropout on; the weights changed meanwhile.
-        val_loss, val_accuracy: over all validation images after the epoch.
-        lr: learning rate of the last step.
-        dropout: rate in this epoch.
+            trained on, dropout on; the weights changed meanwhile. The loss is what is trained
+            with; in mixed images, the label with the first share is the right one.
+        val_loss, val_accuracy: over all validation images after the epoch. The loss is
+            cross-entropy without smoothing or weights, whatever is trained with: so trials compare.
+        lr: learning rate of the last step, in the last stage.
+        dropout: highest rate in this epoch.
         seconds: wall time, validation included.
         images_per_second: training images by `seconds`.
         is_best: no epoch before was better (see `selection_key`).
@@ -100,6 +99,33 @@ def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
         yield torch.Generator(device=device).manual_seed(seed)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Run:
+    """What the epochs of one training share."""
+
+    model: StagedModel
+    data: ResidentData
+    config: TrainConfig
+    device: torch.device
+    optimizer: torch.optim.Optimizer
+    loss: BatchLoss
+    average: WeightAverage | None
+
+
+def check_config(config: TrainConfig) -> None:
+    """Refuses what no table of the trainer knows: an optimizer, schedule, loss or augmentation,
+    or an option of one, or a value that an option may not have.
+
+    Raises:
+        ConfigError: it names what was wrong, and what is known.
+    """
+    check_optimizer(config.optimizer)
+    check_schedule(config.schedule, config.optimizer.lr)
+    check_dropout(config.dropout)
+    check_loss(config.loss)
+    check_augmentations(config.augment)
+
+
 def train(
     model: StagedModel, data: ResidentData, config: TrainConfig, *, device: torch.device
 ) -> Generator[EpochResult, None, None]:
@@ -108,32 +134,44 @@ def train(
     The same model, data, configuration and device give the same results, bit for bit on a
     CPU: the randomness of an epoch comes from the configuration's seed and the epoch's number.
 
+    Whenever it yields, and after its end or its closing, the model has the weights that were
+    evaluated: the averaged ones, where the configuration asks for an average.
+
     Args:
         model: freshly built (see `hpsearch.families.build_model`); moved to `device`.
-        data: on `device` already.
-        config: `family` and `options` are not looked at, the model being built.
+        data: on `device` already; what the configuration says of input and training images is
+            done (see `hpsearch.data.views.DataViews`).
+        config: `family`, `options`, `weights` and `init` are not looked at, the model being built.
 
     Raises:
         ConfigError: before the first epoch, where the configuration cannot be trained.
         NonFiniteLossError: at the end of an epoch whose loss was infinite or not a number.
     """
-    check_augmentations(config.augment)
-    lr_factor(config.schedule, 0.0, config.epochs)
-    dropout_rate(config.dropout, 0, config.epochs)
+    check_config(config)
     model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.freeze(config.freeze_depth)
-    _check_batches(model, len(data.train), config.batch_size)
-    optimizer = build_optimizer(model, config.optimizer)
+    model.freeze(config.freeze_depth, config.freeze)
+    _check_batches(model, epoch_size(data, config), config.batch_size)
+    run = _Run(
+        model=model,
+        data=data,
+        config=config,
+        device=device,
+        optimizer=build_optimizer(model, config.optimizer, batch_size=config.batch_size),
+        loss=BatchLoss(config, data.class_counts),
+        average=WeightAverage(model, config.ema) if config.ema else None,
+    )
+    history: list[EpochResult] = []
     best: EpochResult | None = None
     stale = 0
     for epoch in range(config.epochs):
-        result = _train_epoch(model, optimizer, data, config, epoch, device, best)
+        result = _train_epoch(run, epoch, history, best)
         if not (math.isfinite(result.train_loss) and math.isfinite(result.val_loss)):
             raise NonFiniteLossError(
                 f"the loss is not finite in epoch {epoch} (training {result.train_loss:g}, "
                 f"validation {result.val_loss:g}): the learning rate "
                 f"{config.optimizer.lr:.3g} may be too high"
             )
+        history.append(result)
         yield result
         if config.early_stopping is not None:
             gain = math.inf if best is None else result.val_accuracy - best.val_accuracy
@@ -155,42 +193,37 @@ def _check_batches(model: StagedModel, images: int, batch_size: int) -> None:
 
 
 def _train_epoch(
-    model: StagedModel,
-    optimizer: torch.optim.Optimizer,
-    data: ResidentData,
-    config: TrainConfig,
-    epoch: int,
-    device: torch.device,
-    best: EpochResult | None,
+    run: _Run, epoch: int, history: Sequence[EpochResult], best: EpochResult | None
 ) -> EpochResult:
     start = time.perf_counter()
-    rate = dropout_rate(config.dropout, epoch, config.epochs)
-    set_dropout(model, rate)
-    steps = steps_per_epoch(len(data.train), config.batch_size)
+    config, model, device = run.config, run.model, run.device
+    rate = dropout_rate(config.dropout, epoch, config.epochs, history)
+    set_dropout(model, rate, config.dropout.depth)
+    images = epoch_size(run.data, config)
+    steps = steps_per_epoch(images, config.batch_size)
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), device=device, dtype=torch.int64)
-    lr = config.optimizer.lr
+    highest_lr = base_lr(config.optimizer, config.batch_size)
+    lr = highest_lr
+    if run.average is not None:
+        run.average.restore()
     model.train()
     with seeded(derive_seed(config.seed, "epoch", epoch), device) as generator:
-        batches = train_batches(data, config.batch_size, config.augment, generator)
-        for step, (images, labels) in enumerate(batches):
-            lr = config.optimizer.lr * lr_factor(
-                config.schedule, epoch + (step + 0.5) / steps, config.epochs
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+        for step, batch in enumerate(train_batches(run.data, config, generator)):
+            time_now = epoch + (step + 0.5) / steps
+            lr = highest_lr * lr_factor(config.schedule, time_now, config.epochs, history)
             with autocast(device, config.precision):
-                logits = model(images)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            loss_sum += loss.detach() * len(labels)
-            correct += (logits.detach().argmax(dim=1) == labels).sum()
-    evaluation = evaluate(model, data.val, data.preprocessing, config.precision)
+                logits = model(batch.images)
+            loss = run.loss(logits, batch.labels, batch.other, batch.share)
+            _step(run, loss, lr)
+            loss_sum += loss.detach() * len(batch.labels)
+            correct += (logits.detach().argmax(dim=1) == batch.labels).sum()
+    if run.average is not None:
+        run.average.install()
+    evaluation = evaluate(model, run.data.val, run.data.preprocessing, config.precision)
     # The epoch's only wait for the device, besides the validation's.
-    train_loss = loss_sum.item() / len(data.train)
-    train_accuracy = correct.item() / len(data.train)
+    train_loss = loss_sum.item() / images
+    train_accuracy = correct.item() / images
     seconds = time.perf_counter() - start
     key = selection_key(evaluation.accuracy, evaluation.loss)
     return EpochResult(
@@ -202,9 +235,24 @@ def _train_epoch(
         lr=lr,
         dropout=rate,
         seconds=seconds,
-        images_per_second=len(data.train) / seconds,
+        images_per_second=images / seconds,
         is_best=best is None or key > selection_key(best.val_accuracy, best.val_loss),
     )
+
+
+def _step(run: _Run, loss: Tensor, lr: float) -> None:
+    """Changes the weights by the gradient of `loss`; `lr` is that of the last stage."""
+    groups = run.optimizer.param_groups
+    for group in groups:
+        group["lr"] = lr * group["lr_scale"]
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if run.config.grad_clip:
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, run.config.grad_clip)
+    run.optimizer.step()
+    if run.average is not None:
+        run.average.update()
 
 
 def evaluate(

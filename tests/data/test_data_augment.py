@@ -1,32 +1,49 @@
+"""What holds for every row of the table, and for rows together."""
+
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision.transforms.v2.functional as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hpsearch.data.augment import (
     AUGMENTATIONS,
     Augmentation,
+    _batch,
     augment_batch,
     augmentation,
     check_augmentations,
+    mix_batch,
 )
+from hpsearch.data.augment._colour import recolour
+from hpsearch.data.augment._rows import Affine, AllOf, Colour, Mix, OneOf, Pixels, Simple, Window
 from hpsearch.errors import ConfigError
 
+Sides = tuple[int, int]
+
 SIZES = [(16, 16), (11, 17), (20, 9)]  # height, width
-AFFINE = [row for row in AUGMENTATIONS if row.affine is not None]
-# Interpolation weights and zero padding agree to a few float32 rounding errors of a coordinate.
-CLOSE = {"atol": 2e-5, "rtol": 0.0}
+MIXING = [row for row in AUGMENTATIONS if isinstance(row.operation, Mix)]
+MOVING = [row for row in AUGMENTATIONS if isinstance(row.operation, Affine | Window)]
+OTHERS = [row for row in AUGMENTATIONS if row not in MIXING]
+
+every_row = pytest.mark.parametrize("row", AUGMENTATIONS, ids=lambda row: row.name)
+every_size = pytest.mark.parametrize(("height", "width"), SIZES)
+both_formats = pytest.mark.parametrize(
+    "memory_format", [torch.channels_last, torch.contiguous_format], ids=["NHWC", "NCHW"]
+)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def generator(seed: int = 0, device: str = "cpu") -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed)
 
 
 def random_images(
@@ -37,64 +54,93 @@ def random_images(
     return (low + (1 - low) * images).permute(0, 3, 1, 2)  # channels_last, as the loader's
 
 
-def matrices(name: str, n: int, strength: float, running: torch.Generator) -> Tensor:
-    draw = augmentation(name).affine
-    assert draw is not None
-    return draw(n, strength, running)
+def applied(
+    images: Tensor,
+    strengths: dict[str, float],
+    running: torch.Generator,
+    size: Sides | None = None,
+) -> Tensor:
+    """What a training batch goes through."""
+    images = augment_batch(images, strengths, running, size=size)
+    labels = torch.arange(len(images), device=images.device)
+    mixed = mix_batch(images, strengths, labels, running)
+    return images if mixed is None else mixed.images
 
 
-@pytest.mark.parametrize("row", AUGMENTATIONS, ids=lambda row: row.name)
-class TestEveryAugmentation:
-    def test_is_one_operation_with_help_and_ordered_limits(self, row: Augmentation) -> None:
-        assert (row.affine is None) != (row.pixels is None)
+@every_row
+class TestEveryRow:
+    def test_has_help_and_ordered_strengths(self, row: Augmentation) -> None:
         assert row.help
-        assert 0 < row.high <= row.limit
-
-    def test_strength_0_changes_nothing(self, row: Augmentation) -> None:
-        images = random_images()
-        assert torch.equal(augment_batch(images, {row.name: 0.0}, generator()), images)
-        # Nor does the row itself, were it applied.
-        if row.affine is not None:
-            identity = torch.eye(3).expand(8, 3, 3)
-            assert torch.equal(row.affine(8, 0.0, generator()), identity)
-        if row.pixels is not None:
-            torch.testing.assert_close(row.pixels(images, 0.0, generator()), images)
+        assert 0 < row.good <= row.high <= row.limit
 
     @pytest.mark.parametrize("channels", [1, 3])
-    @pytest.mark.parametrize("share", [1e-3, 0.5, 1.0])
-    def test_shape_type_and_range_are_kept(
-        self, row: Augmentation, channels: int, share: float
-    ) -> None:
-        images = random_images(channels=channels)
-        before = images.clone()
-        out = augment_batch(images, {row.name: share * row.limit}, generator())
-        assert torch.equal(images, before)
-        assert out.shape == images.shape
-        assert out.dtype == torch.float32
-        assert out.min() >= 0.0
-        assert out.max() <= 1.0
+    def test_strength_0_changes_nothing(self, row: Augmentation, channels: int) -> None:
+        images, running = random_images(channels=channels), generator()
+        assert torch.equal(applied(images, {row.name: 0.0}, running), images)
+        assert torch.equal(running.get_state(), generator().get_state())
 
-    @pytest.mark.parametrize(
-        "memory_format", [torch.channels_last, torch.contiguous_format], ids=["NHWC", "NCHW"]
-    )
+    @every_size
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_shape_type_and_range_are_kept(
+        self, row: Augmentation, height: int, width: int, channels: int
+    ) -> None:
+        for n, strength in ((1, row.limit), (8, row.limit), (8, row.good), (8, 1e-3 * row.limit)):
+            images = random_images(n, channels, height, width)
+            before = images.clone()
+            out = applied(images, {row.name: strength}, generator())
+            assert torch.equal(images, before)
+            assert out.shape == images.shape
+            assert out.dtype == torch.float32
+            assert out.min() >= 0.0
+            assert out.max() <= 1.0
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_white_stays_in_range(self, row: Augmentation, channels: int) -> None:
+        white = torch.ones(16, channels, 9, 14)
+        out = applied(white, {row.name: row.limit}, generator())
+        assert out.max() <= 1 + 1e-6  # the weights of a resampling add up to 1 but for rounding
+        assert out.min() >= 0
+
+    @both_formats
+    @pytest.mark.parametrize("size", [None, (10, 13)], ids=["whole", "cut"])
     def test_the_memory_format_is_kept(
-        self, row: Augmentation, memory_format: torch.memory_format
+        self, row: Augmentation, memory_format: torch.memory_format, size: Sides | None
     ) -> None:
         images = random_images(channels=3).contiguous(memory_format=memory_format)
-        out = augment_batch(images, {row.name: row.high}, generator())
+        out = applied(images, {row.name: row.high}, generator(), size)
         assert out.is_contiguous(memory_format=memory_format)
 
-    def test_each_image_draws_its_own(self, row: Augmentation) -> None:
-        same = random_images(1).expand(16, -1, -1, -1)
-        out = augment_batch(same, {row.name: row.high}, generator())
-        others = [image for image in out[1:] if not torch.allclose(image, out[0], atol=1e-3)]
-        assert others
+    def test_the_memory_format_does_not_matter(self, row: Augmentation) -> None:
+        images = random_images(channels=3)
+        first, second = (
+            applied(
+                images.contiguous(memory_format=memory_format), {row.name: row.high}, generator()
+            )
+            for memory_format in (torch.channels_last, torch.contiguous_format)
+        )
+        torch.testing.assert_close(first, second, atol=1e-6, rtol=0.0)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_each_image_draws_its_own(self, row: Augmentation, channels: int) -> None:
+        same = random_images(1, channels).expand(32, -1, -1, -1)
+        if row in MIXING:  # black and white images show the shares
+            same = same * 0 + (torch.arange(32) % 2).view(-1, 1, 1, 1)
+        out = applied(same, {row.name: row.high}, generator())
+        if row.rgb_only and channels == 1:
+            assert torch.equal(out, same)
+            return
+        different: list[Tensor] = []
+        for image in out[::2]:
+            if not any(torch.allclose(image, other, atol=1e-3) for other in different):
+                different.append(image)
+        yes_or_no = row.name in ("hflip", "vflip", "grayscale")
+        assert len(different) == 2 if yes_or_no else len(different) > 4
 
     def test_the_generator_decides_and_nothing_else(self, row: Augmentation) -> None:
-        images = random_images(16)
+        images = random_images(16, 3)
         state = torch.get_rng_state()
         first, again, other = (
-            augment_batch(images, {row.name: row.high}, generator(seed)) for seed in (1, 1, 2)
+            applied(images, {row.name: row.high}, generator(seed)) for seed in (1, 1, 2)
         )
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
@@ -109,6 +155,28 @@ class TestEveryAugmentation:
             assert row.name in str(caught.value)
             assert repr(strength) in str(caught.value)
 
+    def test_no_value_is_waited_for(self, row: Augmentation) -> None:
+        """Fake tensors have no values: what asks for one raises. On a GPU it would wait."""
+        with FakeTensorMode():
+            images = torch.rand(8, 3, 12, 15)
+            applied(images, {row.name: row.high}, generator(), (10, 11))
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    def test_a_gpu_does_not_wait(self, row: Augmentation) -> None:
+        running = generator(device="cuda")
+        images = random_images(32, 3).cuda().contiguous(memory_format=torch.channels_last)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            out = applied(images, {row.name: row.high}, running, (10, 11))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert out.device == images.device
+        assert out.shape == (32, 3, 10, 11)
+        assert out.is_contiguous(memory_format=torch.channels_last)
+        assert out.min() >= 0
+        assert out.max() <= 1 + 1e-6
+
 
 def test_an_unknown_augmentation_is_named_beside_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'rotation'.*rotate.*contrast"):
@@ -119,183 +187,204 @@ def test_names_do_not_repeat() -> None:
     assert len({row.name for row in AUGMENTATIONS}) == len(AUGMENTATIONS)
 
 
-class TestDraws:
-    """What is drawn fills the range that the strength gives, and does not leave it."""
-
-    N = 2000
-
-    def check_uniform(self, values: Tensor, high: float) -> None:
-        assert values.abs().max().item() <= high * (1 + 1e-5)
-        assert values.max().item() > 0.99 * high
-        assert values.min().item() < -0.99 * high
-        # Four standard errors of the mean of uniform values.
-        assert abs(values.mean().item()) < 4 * high / math.sqrt(3 * self.N)
-
-    def test_rotate(self) -> None:
-        drawn = matrices("rotate", self.N, 30.0, generator())
-        self.check_uniform(torch.rad2deg(torch.atan2(drawn[:, 0, 1], drawn[:, 0, 0])), 30.0)
-        torch.testing.assert_close(torch.linalg.det(drawn), torch.ones(self.N))
-
-    def test_translate(self) -> None:
-        drawn = matrices("translate", self.N, 0.1, generator())
-        self.check_uniform(drawn[:, 0, 2] / 2, 0.1)
-        self.check_uniform(drawn[:, 1, 2] / 2, 0.1)
-        assert torch.corrcoef(drawn[:, :2, 2].T)[0, 1].abs() < 0.1
-
-    def test_scale(self) -> None:
-        drawn = matrices("scale", self.N, 0.5, generator())
-        assert torch.equal(drawn[:, 0, 0], drawn[:, 1, 1])
-        self.check_uniform(drawn[:, 0, 0].log(), math.log(1.5))
-
-    @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
-    def test_hflip(self, probability: float) -> None:
-        drawn = matrices("hflip", self.N, probability, generator())
-        flipped = (drawn[:, 0, 0] == -1).float().mean().item()
-        error = math.sqrt(probability * (1 - probability) / self.N)
-        assert flipped == pytest.approx(probability, abs=4 * error)
-
-
-def warp(
-    image: Tensor, *, angle: float = 0.0, x: float = 0.0, y: float = 0.0, scale: float = 1.0
-) -> Tensor:
-    """torchvision's affine transformation; angle in degrees clockwise, x and y in pixels."""
-    return reference.affine(
-        image,
-        angle=angle,
-        translate=[x, y],
-        scale=scale,
-        shear=[0.0, 0.0],
-        interpolation=InterpolationMode.BILINEAR,
-    )
-
-
-@pytest.mark.parametrize(("height", "width"), SIZES)
-class TestAgainstTorchvision:
-    def test_rotate(self, height: int, width: int) -> None:
-        images = random_images(height=height, width=width, channels=3)
-        drawn = matrices("rotate", len(images), 60.0, generator())
-        out = augment_batch(images, {"rotate": 60.0}, generator())
-        for image, matrix, result in zip(images, drawn, out, strict=True):
-            clockwise = math.degrees(math.atan2(matrix[0, 1].item(), matrix[0, 0].item()))
-            expected = reference.rotate(image, -clockwise, InterpolationMode.BILINEAR)
-            torch.testing.assert_close(result, expected, **CLOSE)
-
-    def test_translate(self, height: int, width: int) -> None:
-        images = random_images(height=height, width=width)
-        drawn = matrices("translate", len(images), 0.4, generator())
-        out = augment_batch(images, {"translate": 0.4}, generator())
-        for image, matrix, result in zip(images, drawn, out, strict=True):
-            # The result shows what the source has at +x: its content moves by -x.
-            x, y = (-matrix[:2, 2] * min(height, width) / 2).tolist()
-            torch.testing.assert_close(result, warp(image, x=x, y=y), **CLOSE)
-
-    def test_scale(self, height: int, width: int) -> None:
-        images = random_images(height=height, width=width)
-        drawn = matrices("scale", len(images), 1.0, generator())
-        out = augment_batch(images, {"scale": 1.0}, generator())
-        for image, matrix, result in zip(images, drawn, out, strict=True):
-            expected = warp(image, scale=1 / matrix[0, 0].item())
-            torch.testing.assert_close(result, expected, **CLOSE)
-
-    def test_hflip(self, height: int, width: int) -> None:
-        images = random_images(height=height, width=width, channels=3)
-        out = augment_batch(images, {"hflip": 1.0}, generator())
-        torch.testing.assert_close(out, reference.horizontal_flip(images), **CLOSE)
-
-    def test_all_together_are_one_affine_transformation(self, height: int, width: int) -> None:
-        images = random_images(height=height, width=width, n=16)
-        strengths = {"rotate": 40.0, "translate": 0.2, "scale": 0.3, "hflip": 0.5}
-        running = generator(5)
-        rotate, translate, scale, flip = (
-            matrices(name, len(images), strength, running) for name, strength in strengths.items()
-        )
-        out = augment_batch(images, strengths, generator(5))
-        flips = set()
-        for i, image in enumerate(images):
-            zoom = 1 / scale[i, 0, 0].item()
-            x, y = (-translate[i, :2, 2] * min(height, width) / 2 * zoom).tolist()
-            angle = math.degrees(math.atan2(rotate[i, 0, 1].item(), rotate[i, 0, 0].item()))
-            expected = warp(image, angle=angle, x=x, y=y, scale=zoom)
-            flips.add(flipped := flip[i, 0, 0].item() < 0)
-            expected = reference.horizontal_flip(expected) if flipped else expected
-            torch.testing.assert_close(out[i], expected, **CLOSE)
-        assert flips == {True, False}
-
-    def test_rotate_and_translate_resample_once(self, height: int, width: int) -> None:
-        images = random_images(height=height, width=width)
-        both = {"rotate": 40.0, "translate": 0.2}
-        once = augment_batch(images, both, generator(3))
-        running = generator(3)
-        twice = images
-        for name, strength in both.items():
-            twice = augment_batch(twice, {name: strength}, running)
-        # The same draws in two resamplings blur the noise twice.
-        inside = (..., slice(4, -4), slice(4, -4)) if min(height, width) > 10 else (...,)
-        assert once[inside].std() > 1.1 * twice[inside].std()
-
-    @pytest.mark.parametrize("strength", [0.1, 0.4, 1.0])
-    def test_brightness(self, height: int, width: int, strength: float) -> None:
-        images = random_images(height=height, width=width, channels=3, low=0.1)
-        out = augment_batch(images, {"brightness": strength}, generator())
-        factors = []
-        for image, result in zip(images, out, strict=True):
-            factor = (result[result < 1] / image[result < 1]).median().item()
-            factors.append(factor)
-            expected = reference.adjust_brightness(image, factor)
-            torch.testing.assert_close(result, expected, atol=1e-5, rtol=0.0)
-        assert 1 - strength <= min(factors) < 1 < max(factors) <= 1 + strength
-
-    @pytest.mark.parametrize("strength", [0.1, 0.4, 1.0])
-    def test_contrast_of_gray_images(self, height: int, width: int, strength: float) -> None:
-        images = random_images(height=height, width=width)
-        out = augment_batch(images, {"contrast": strength}, generator())
-        factors = []
-        for image, result in zip(images, out, strict=True):
-            mean = image.mean()
-            seen = (result > 0) & (result < 1) & ((image - mean).abs() > 0.1)
-            factor = ((result - mean)[seen] / (image - mean)[seen]).median().item()
-            factors.append(factor)
-            expected = reference.adjust_contrast(image, factor)
-            torch.testing.assert_close(result, expected, atol=1e-5, rtol=0.0)
-        assert 1 - strength <= min(factors) < 1 < max(factors) <= 1 + strength
-
-
-def test_contrast_of_colour_images_keeps_their_mean() -> None:
-    images = 0.3 + 0.4 * random_images(channels=3)  # so that nothing is clipped
-    out = augment_batch(images, {"contrast": 0.4}, generator())
-    torch.testing.assert_close(out.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)))
-    # The colours move with the pixels: a pixel at the mean stays at it in each channel.
-    ratio = (out - images.mean((1, 2, 3), True)) / (images - images.mean((1, 2, 3), True))
-    for factors in ratio:
-        assert torch.quantile(factors, 0.9) - torch.quantile(factors, 0.1) < 1e-2
-
-
-@pytest.mark.parametrize(("height", "width"), SIZES)
-@pytest.mark.parametrize("row", AFFINE, ids=lambda row: row.name)
-def test_resampling_without_a_move_gives_the_pixels_back(
+@pytest.mark.parametrize("row", OTHERS, ids=lambda row: row.name)
+@every_size
+def test_a_hair_of_strength_gives_the_pixels_back(
     row: Augmentation, height: int, width: int
 ) -> None:
-    images = random_images(height=height, width=width)
-    moved = augment_batch(images, {row.name: 1e-6}, generator())
-    torch.testing.assert_close(moved, images, atol=1e-4, rtol=0.0)
+    images = random_images(64, 3, height, width)
+    out = augment_batch(images, {row.name: 1e-6}, generator())
+    torch.testing.assert_close(out, images, atol=1e-4, rtol=0.0)
 
 
-def test_what_comes_from_outside_is_0() -> None:
-    white = torch.ones(32, 1, 8, 8)
-    out = augment_batch(white, {"translate": 1.0}, generator())
-    drawn = matrices("translate", 32, 1.0, generator())
-    # Shifted by two pixels at least, one edge is outside whole.
-    far = (drawn[:, :2, 2].abs() > 0.5).any(dim=1)
-    assert far.any()
-    for image in out[far]:
-        assert image.min() == 0.0
-        assert (
-            min(edge.max().item() for edge in (image[0, 0], image[0, -1], *image[0].T[[0, -1]]))
-            == 0
-        )
+class TestSize:
+    """`size` cuts the result out of the centre, whatever else is on."""
+
+    @both_formats
+    @pytest.mark.parametrize("size", [(11, 17), (10, 16), (7, 8), (1, 1), (4, 17)])
+    def test_alone_it_is_a_centre_crop(
+        self, size: Sides, memory_format: torch.memory_format
+    ) -> None:
+        images = random_images(3, 3).contiguous(memory_format=memory_format)
+        out = augment_batch(images, {}, generator(), size=size)
+        assert torch.equal(out, reference.center_crop(images, list(size)))
+        assert out.is_contiguous(memory_format=memory_format)
+
+    @every_row
+    @every_size
+    @pytest.mark.parametrize("size", [(8, 8), (9, 7)])
+    def test_every_row_gives_it(
+        self, row: Augmentation, height: int, width: int, size: Sides
+    ) -> None:
+        images = random_images(8, 3, height, width)
+        out = applied(images, {row.name: row.high}, generator(), size)
+        assert out.shape == (8, 3, *size)
+        assert out.std() > 0.1
+
+    @pytest.mark.parametrize("row", MOVING, ids=lambda row: row.name)
+    @every_size
+    def test_what_moves_shows_the_middle_of_what_it_gives_whole(
+        self, row: Augmentation, height: int, width: int
+    ) -> None:
+        if isinstance(row.operation, Window):
+            return  # has a place of its own to cut from
+        images = random_images(8, 3, height, width)
+        whole = augment_batch(images, {row.name: row.high}, generator())
+        for size in ((8, 8), (9, 7), (height - 1, width)):
+            out = augment_batch(images, {row.name: row.high}, generator(), size=size)
+            expected = reference.center_crop(whole, list(size))
+            if "flip" in row.name:
+                assert torch.equal(out, expected)
+            torch.testing.assert_close(out, expected, atol=2e-5, rtol=0.0)
+
+    def test_a_turned_image_shows_what_lies_beyond_the_cut(self) -> None:
+        white = torch.ones(32, 1, 32, 32)
+        assert augment_batch(white, {"rotate": 30.0}, generator()).min() == 0
+        out = augment_batch(white, {"rotate": 30.0}, generator(), size=(20, 20))
+        assert out.min() > 0.999
+
+    @pytest.mark.parametrize("strengths", [{}, *({row.name: row.high} for row in MOVING)], ids=str)
+    @pytest.mark.parametrize("size", [(12, 17), (11, 18)])
+    def test_more_than_there_is_is_refused(self, strengths: dict[str, float], size: Sides) -> None:
+        with pytest.raises(ValueError, match=f"{size[0]}x{size[1]}.*11x17"):
+            augment_batch(random_images(), strengths, generator(), size=size)
 
 
-@settings(max_examples=60)
+def earlier(images: Tensor, strengths: dict[str, float], running: torch.Generator) -> Tensor:
+    """rotate, translate and scale as the first version of this package computed them."""
+
+    def uniform(high: float) -> Tensor:
+        return (torch.rand(len(images), generator=running) * 2 - 1) * high
+
+    def stacked(*values: Tensor) -> Tensor:
+        rows = [torch.stack(values[row : row + 3], dim=-1) for row in (0, 3, 6)]
+        return torch.stack(rows, dim=-2)
+
+    zero, one = torch.zeros(len(images)), torch.ones(len(images))
+    steps = []
+    if "rotate" in strengths:
+        angle = uniform(math.radians(strengths["rotate"]))
+        cos, sin = angle.cos(), angle.sin()
+        steps.append(stacked(cos, sin, zero, -sin, cos, zero, zero, zero, one))
+    if "translate" in strengths:
+        x, y = uniform(2 * strengths["translate"]), uniform(2 * strengths["translate"])
+        steps.append(stacked(one, zero, x, zero, one, y, zero, zero, one))
+    if "scale" in strengths:
+        factor = torch.exp(uniform(math.log1p(strengths["scale"])))
+        steps.append(stacked(factor, zero, zero, zero, factor, zero, zero, zero, one))
+    matrix = steps[0]
+    for step in steps[1:]:
+        matrix = matrix @ step
+    height, width = images.shape[-2:]
+    shorter = min(height, width)
+    sides = torch.tensor([width / shorter, height / shorter, 1.0])
+    theta = matrix * sides.view(1, 1, 3) / sides.view(1, 3, 1)
+    grid = F.affine_grid(theta[:, :2], list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+
+
+@both_formats
+@pytest.mark.parametrize("shape", [(37, 1, 8, 8), (20, 3, 16, 16), (9, 3, 11, 17), (9, 1, 20, 9)])
+@pytest.mark.parametrize("names", ["r", "t", "s", "rt", "ts", "rs", "rts"])
+def test_the_first_rows_stay_as_they_were_bit_for_bit(
+    names: str, shape: tuple[int, ...], memory_format: torch.memory_format
+) -> None:
+    """Searches that were begun with an earlier version go on as they would have."""
+    strengths = {"rotate": 11.3, "translate": 0.07, "scale": 0.13}
+    strengths = {name: value for name, value in strengths.items() if name[0] in names}
+    images = torch.rand(shape, generator=generator(3)).contiguous(memory_format=memory_format)
+    running, before = generator(5), generator(5)
+    out = augment_batch(images, strengths, running)
+    assert torch.equal(out, earlier(images, strengths, before))
+    assert torch.equal(running.get_state(), before.get_state())
+
+
+class TestRowsOfSeveral:
+    """jitter and trivial: other rows, all of them or one for each image."""
+
+    def test_parts_are_simple_rows(self) -> None:
+        for row in AUGMENTATIONS:
+            if isinstance(row.operation, AllOf):
+                for name, share in row.operation.parts.items():
+                    assert isinstance(augmentation(name).operation, Simple)
+                    assert share * row.limit <= augmentation(name).limit
+            if isinstance(row.operation, OneOf):
+                for name in row.operation.parts:
+                    assert isinstance(augmentation(name).operation, Affine | Colour | Pixels)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_jitter_is_its_parts_in_turn(self, channels: int) -> None:
+        images = random_images(32, channels)
+        out = augment_batch(images, {"jitter": 0.4}, generator())
+        running, expected = generator(), images
+        for name, strength in {
+            "brightness": 0.4,
+            "contrast": 0.4,
+            "saturation": 0.4,
+            "hue": 0.1,
+        }.items():
+            expected = augment_batch(expected, {name: strength}, running)
+        assert torch.equal(out, expected)
+
+    @pytest.mark.parametrize("name", augmentation("trivial").operation.parts)  # type: ignore[union-attr]
+    @pytest.mark.parametrize("strength", [0.5, 2.0])
+    def test_trivial_of_one_part_is_that_part_or_nothing(
+        self, name: str, strength: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        row = dataclasses.replace(augmentation("trivial"), operation=OneOf((name,)))
+        monkeypatch.setattr(_batch, "AUGMENTATIONS", (row,))
+        images = random_images(64, 3)
+        out = augment_batch(images, {"trivial": strength}, generator())
+        running = generator()
+        chosen = torch.randint(2, (64,), generator=running) == 0
+        monkeypatch.undo()
+        part = augmentation(name)
+        alone = augment_batch(images, {name: min(strength * part.high, part.limit)}, running)
+        assert torch.equal(out[chosen], alone[chosen])
+        torch.testing.assert_close(out[~chosen], images[~chosen], atol=2e-5, rtol=0.0)
+        if not isinstance(part.operation, Affine):
+            assert torch.equal(out[~chosen], images[~chosen])
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_trivial_gives_each_image_one_part(self, channels: int) -> None:
+        n = 400
+        images = random_images(n, channels)
+        out = augment_batch(images, {"trivial": 1.0}, generator())
+        names = [
+            name
+            for name in augmentation("trivial").operation.parts  # type: ignore[union-attr]
+            if channels == 3 or not augmentation(name).rgb_only
+        ]
+        assert len(names) == (8 if channels == 3 else 7)
+        running = generator()
+        drawn = torch.randint(len(names) + 1, (n,), generator=running)
+        counts = drawn.bincount(minlength=len(names) + 1)
+        assert counts.min() > 0.5 * n / len(counts)
+        parts: dict[type, Callable[[Affine | Colour | Pixels, float], Tensor]] = {
+            Affine: lambda part, high: moved(images, part.draw(n, high, running)),
+            Colour: lambda part, high: recolour(images, part.draw(n, high, running)),
+            Pixels: lambda part, high: part.apply(images, high, running),
+        }
+        expected = [images] * (len(names) + 1)
+        for kind, apply in parts.items():
+            for number, name in enumerate(names):
+                row = augmentation(name)
+                if isinstance(row.operation, kind):
+                    expected[number] = apply(row.operation, row.high)
+        for number, results in enumerate(expected):
+            here = drawn == number
+            torch.testing.assert_close(out[here], results[here], atol=5e-5, rtol=0.0)
+
+
+def moved(images: Tensor, matrix: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    sides = torch.tensor([width, height, min(height, width)]) / min(height, width)
+    theta = matrix * sides.view(1, 1, 3) / sides.view(1, 3, 1)
+    grid = F.affine_grid(theta[:, :2], list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+@settings(max_examples=100)
 @given(
     strengths=st.fixed_dictionaries(
         {}, optional={row.name: st.floats(0.0, row.limit) for row in AUGMENTATIONS}
@@ -303,24 +392,29 @@ def test_what_comes_from_outside_is_0() -> None:
     shape=st.tuples(
         st.integers(1, 5), st.sampled_from([1, 3]), st.integers(1, 12), st.integers(1, 12)
     ),
+    smaller=st.tuples(st.integers(0, 11), st.integers(0, 11)),
     seed=st.integers(0, 100),
 )
 def test_any_mixture_gives_finite_images_in_range(
-    strengths: dict[str, float], shape: tuple[int, int, int, int], seed: int
+    strengths: dict[str, float],
+    shape: tuple[int, int, int, int],
+    smaller: Sides,
+    seed: int,
 ) -> None:
     check_augmentations(strengths)
     images = torch.rand(shape, generator=generator(seed))
-    out = augment_batch(images, strengths, generator(seed))
-    assert out.shape == images.shape
+    size = max(1, shape[2] - smaller[0]), max(1, shape[3] - smaller[1])
+    out = applied(images, strengths, generator(seed), size)
+    assert out.shape == (*shape[:2], *size)
     assert out.dtype == images.dtype
     assert out.isfinite().all()
     assert out.min() >= 0.0
-    assert out.max() <= 1.0
+    assert out.max() <= 1 + 1e-6
 
 
 def test_the_order_of_the_strengths_does_not_matter() -> None:
-    images = random_images()
-    strengths = {"rotate": 20.0, "translate": 0.1, "contrast": 0.3, "brightness": 0.2}
+    images = random_images(channels=3)
+    strengths = {row.name: row.good for row in AUGMENTATIONS}
     backwards = dict(reversed(strengths.items()))
-    first, second = (augment_batch(images, s, generator()) for s in (strengths, backwards))
+    first, second = (applied(images, s, generator()) for s in (strengths, backwards))
     assert torch.equal(first, second)

@@ -198,6 +198,24 @@ def test_the_copies_of_an_image_differ() -> None:
         assert int(np.argmin(distances)) == image
 
 
+def test_mixing_takes_others_of_the_images_and_leaves_one_alone_as_it_is() -> None:
+    levels = np.arange(130, dtype=np.uint8).reshape(130, 1, 1, 1)
+    images = np.broadcast_to(levels, (130, 4, 4, 1)).copy()
+    result = augmented(images, {"mixup": 1.0}, copies=2)
+    assert result.shape == (130, 2, 4, 4, 1)
+    changed = (result != images[:, np.newaxis]).any(axis=(2, 3, 4))
+    assert changed.mean() > 0.8
+    assert np.ptp(result, axis=(2, 3)).max() == 0  # images of one level give one level
+    # What is mixed in comes from anywhere among them, not from the neighbours.
+    assert np.abs(result[..., 0, 0, 0] - levels[:, 0, 0].astype(int)).max() > 40
+    np.testing.assert_array_equal(augmented(images[:1], {"mixup": 1.0}, copies=1)[:, 0], images[:1])
+
+
+def test_no_images_have_no_versions() -> None:
+    none = np.zeros((0, 4, 4, 1), np.uint8)
+    assert augmented(none, {"rotate": 20.0}, copies=3).shape == (0, 3, 4, 4, 1)
+
+
 @pytest.mark.parametrize("strengths", [{"swirl": 1.0}, {"rotate": 1e9}, {"rotate": -1.0}])
 def test_augmentations_that_cannot_be_are_refused(strengths: dict[str, float]) -> None:
     with pytest.raises(ConfigError):

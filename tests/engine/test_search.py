@@ -488,7 +488,7 @@ def test_a_search_runs_in_one_process_at_a_time(tmp_path: Path) -> None:
     ("change", "error", "named"),
     [
         ({"families": ("resnext",)}, SpaceError, "'resnext'"),
-        ({"overrides": {"lr": 5.0}}, SpaceError, "5"),
+        ({"overrides": {"lr": 5e4}}, SpaceError, "50000"),
         ({"overrides": {"speed": 5.0}}, SpaceError, "'speed'"),
         ({"data": "nothing"}, DataError, "'nothing'"),
         ({"data": "nothing.npz"}, DataError, "nothing.npz"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 import warnings
@@ -16,14 +17,25 @@ import torch
 from PIL import Image, ImageDraw
 
 from hpsearch import families
-from hpsearch.config import TrainConfig
+from hpsearch.config import (
+    DropoutConfig,
+    OptimizerConfig,
+    Option,
+    ScheduleConfig,
+    TrainConfig,
+)
 from hpsearch.data.dataset import ImageDataset, ImageShape
+from hpsearch.data.preprocessing import input_shape
 from hpsearch.data.resident import ResidentData
 from hpsearch.data.splits import DevelopmentData, SplitSpec, development_data, make_split
-from hpsearch.errors import ConfigError, HpsearchError, SpaceError
+from hpsearch.data.views import DataViews
+from hpsearch.errors import ConfigError, InfeasibleError, SpaceError
 from hpsearch.families import (
+    SEARCH,
+    Override,
     TrialLike,
     build_model,
+    check_overrides,
     default_params,
     family_names,
     get_family,
@@ -31,28 +43,57 @@ from hpsearch.families import (
     space_of,
     suggest_config,
 )
+from hpsearch.results.evaluation import restore_model
+from hpsearch.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hpsearch.training.dropout import ScheduledDropout
 from hpsearch.training.model import StagedModel, parameter_counts
-from hpsearch.training.trainer import train
+from hpsearch.training.trainer import EpochResult, check_config, evaluate, train
 
 CPU = torch.device("cpu")
 SHAPES = [ImageShape(8, 8, 1), ImageShape(64, 64, 3), ImageShape(20, 33, 3)]
 SAMPLES = 200
+# Networks of torchvision are large: fewer of them are built on every shape, and trained.
+LARGE = tuple(name for name in family_names() if get_family(name).published is not None)
 
 
 def suggested(name: str, trial: TrialLike, shape: ImageShape, epochs: int = 3) -> TrainConfig:
     return suggest_config(name, trial, shape, epochs=epochs, seed=1, precision="fp32")
 
 
+def first_config(name: str, shape: ImageShape, epochs: int = 3) -> TrainConfig:
+    return suggested(name, optuna.trial.FixedTrial(default_params(name, shape)[0]), shape, epochs)
+
+
 def sampled(
-    name: str, shape: ImageShape, n: int, epochs: int = 3
+    name: str,
+    shape: ImageShape,
+    n: int,
+    epochs: int = 3,
+    overrides: dict[str, Override] | None = None,
 ) -> Iterator[tuple[TrainConfig, dict[str, object]]]:
-    """Random points of a family's space: configurations and Optuna's record of the parameters."""
+    """Random points of a family's space: configurations and Optuna's record of the parameters;
+    under overrides only those that are feasible.
+    """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(n):
         trial = study.ask()
-        config = suggested(name, trial, shape, epochs)
-        yield config, trial.params
+        with contextlib.suppress(*([InfeasibleError] if overrides else [])):
+            config = suggest_config(
+                name, trial, shape, epochs=epochs, seed=1, precision="fp32", overrides=overrides
+            )
+            yield config, trial.params
+
+
+def built(config: TrainConfig, shape: ImageShape, n_classes: int) -> StagedModel:
+    return build_model(config, input_shape(config.input, shape), n_classes)
+
+
+def logits_on_meta(config: TrainConfig, shape: ImageShape, n_classes: int) -> tuple[int, ...]:
+    given = input_shape(config.input, shape)
+    with torch.device("meta"):
+        model = build_model(config, given, n_classes)
+        assert isinstance(model, StagedModel)
+        return tuple(model(torch.zeros(2, given.channels, given.height, given.width)).shape)
 
 
 @contextlib.contextmanager
@@ -71,9 +112,15 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def thirty_two(digits: ImageDataset) -> ResidentData:
+def thirty_two(digits: ImageDataset) -> DataViews:
     few = digits.subset(np.arange(32))
-    return ResidentData.of(DevelopmentData(train=few.part(), val=few.part()), CPU)
+    return DataViews.of(DevelopmentData(train=few.part(), val=few.part()), CPU)
+
+
+def trained(config: TrainConfig, views: DataViews) -> tuple[StagedModel, list[EpochResult]]:
+    view = views.view(config)
+    model = build_model(config, view.preprocessing.shape, 10)
+    return model, list(train(model, view, config, device=CPU))
 
 
 @pytest.mark.parametrize("name", family_names())
@@ -98,7 +145,7 @@ class TestEveryFamily:
     def test_a_default_names_nothing_that_the_space_does_not_know(
         self, name: str, shape: ImageShape
     ) -> None:
-        known = {row.name for row in space_of(name, shape)}
+        known = {row.name for row in space_of(name, shape, everything=True)}
         for default in get_family(name).defaults:
             assert set(default) <= known
 
@@ -121,13 +168,13 @@ class TestEveryFamily:
     ) -> None:
         space = {row.name: row for row in space_of(name, shape)}
         seen: set[str] = set()
+        different: set[tuple[object, ...]] = set()
         for config, params in sampled(name, shape, SAMPLES):
             assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-            with torch.device("meta"):
-                model = build_model(config, shape, 7)
-                logits = model(torch.zeros(2, shape.channels, shape.height, shape.width))
-            assert isinstance(model, StagedModel)
-            assert logits.shape == (2, 7)
+            architecture = (tuple(config.options.items()), config.input)
+            if name not in LARGE or architecture not in different:
+                assert logits_on_meta(config, shape, 7) == (2, 7)
+            different.add(architecture)
             for key, value in params.items():
                 row = space[key]
                 within = value in row.choices or row.low <= value <= row.high  # type: ignore[operator]
@@ -136,46 +183,127 @@ class TestEveryFamily:
         # The listed space is the space that is asked for.
         assert seen == set(space)
 
-    def test_what_is_suggested_can_be_trained(self, name: str, thirty_two: ResidentData) -> None:
-        shape = thirty_two.preprocessing.shape
-        for number, (config, _) in enumerate(sampled(name, shape, 12)):
-            model = build_model(config, shape, 10)
-            with contextlib.closing(train(model, thirty_two, config, device=CPU)) as epochs:
-                first = next(epochs)
+    def test_every_parameter_can_be_switched_on(self, name: str) -> None:
+        """Each on its own, over its range: configurations are built, or said to be infeasible."""
+        shape = SHAPES[1]
+        lists = {"int": "4/8", "float": "0.5/0.1", "name": "head*"}
+        rows = {row.name: row for row in space_of(name, shape, everything=True)}
+        fits: dict[str, bool] = {}
+        for row in rows.values():
+            if row.searched or row.name == "weights":
+                continue
+            overrides: dict[str, Override] = {
+                other: lists[rows[other].item] if rows[other].kind == "list" else values[0]
+                for other, values in row.condition.items()
+                if not set(values)
+                & {rows[other].off, *(rows[other].choices * rows[other].searched)}
+            }
+            override = lists[row.item] if row.kind == "list" else SEARCH
+            if overrides:
+                with pytest.raises(SpaceError, match="does not exist under"):
+                    check_overrides((name,), shape, {row.name: override})
+            overrides[row.name] = override
+            check_overrides((name,), shape, overrides)
+            asked: set[str] = set()
+            feasible = 0
+            for config, params in sampled(name, shape, 12, overrides=overrides):
+                check_config(config)
+                asked |= set(params)
+                model = repr((config.options, config.input.to_dict()))
+                if model not in fits:
+                    fits[model] = False
+                    with contextlib.suppress(InfeasibleError):
+                        fits[model] = logits_on_meta(config, shape, 5) == (2, 5)
+                feasible += fits[model]
+            assert row.name in asked
+            assert feasible > 0, row.name
+
+    def test_what_is_suggested_can_be_trained(self, name: str, thirty_two: DataViews) -> None:
+        samples = 2 if name in LARGE else 12
+        for number, (config, _) in enumerate(sampled(name, thirty_two.shape, samples, 1)):
+            _, (first,) = trained(config, thirty_two)
             assert np.isfinite(first.train_loss), number
 
     @pytest.mark.parametrize("epochs", [1, 2])
-    def test_few_epochs_are_enough(self, name: str, epochs: int, thirty_two: ResidentData) -> None:
-        shape = thirty_two.preprocessing.shape
-        for default in default_params(name, shape):
+    def test_few_epochs_are_enough(self, name: str, epochs: int, thirty_two: DataViews) -> None:
+        shape = thirty_two.shape
+        for default in default_params(name, shape)[: 1 if name in LARGE else None]:
             config = suggested(name, optuna.trial.FixedTrial(default), shape, epochs)
-            model = build_model(config, shape, 10)
-            assert len(list(train(model, thirty_two, config, device=CPU))) == epochs
+            assert len(trained(config, thirty_two)[1]) == epochs
+
+    def test_at_every_depth_of_freezing_only_the_rest_is_trained(
+        self, name: str, thirty_two: DataViews
+    ) -> None:
+        # Without weight decay, what has no gradient does not move; one step with all images.
+        plain = dataclasses.replace(
+            first_config(name, thirty_two.shape, 1),
+            optimizer=OptimizerConfig(name="sgd", lr=0.1),
+            augment={},
+            label_smoothing=0.0,
+            dropout=DropoutConfig(),
+            schedule=ScheduleConfig(name="constant"),
+            batch_size=32,
+        )
+        names = built(plain, thirty_two.shape, 10).stage_names
+        assert names[-1] == "head"
+        for depth in range(len(names)):
+            config = dataclasses.replace(plain, freeze_depth=depth)
+            before = built(config, thirty_two.shape, 10).state_dict()
+            model, _ = trained(config, thirty_two)
+            frozen = tuple(f"stages.{stage}." for stage in names[:depth])
+            trains: set[str] = set()
+            for key, tensor in model.state_dict().items():
+                if key.startswith(frozen):
+                    assert torch.equal(tensor, before[key]), (depth, key)
+                elif not torch.equal(tensor, before[key]):
+                    trains.add(key.split(".")[1])
+            with_weights = {key.split(".")[1] for key in before if not key.startswith(frozen)}
+            assert trains == with_weights, depth
+
+    def test_a_saved_model_gives_the_same_outputs(
+        self, name: str, thirty_two: DataViews, tmp_path: Path
+    ) -> None:
+        config = first_config(name, thirty_two.shape, 1)
+        model, _ = trained(config, thirty_two)
+        view = thirty_two.view(config)
+        checkpoint = Checkpoint(
+            state=model.state_dict(),
+            config=config,
+            classes=view.classes,
+            preprocessing=view.preprocessing,
+            metrics={},
+            origin={},
+        )
+        save_checkpoint(tmp_path / "model.pt", checkpoint)
+        again = restore_model(load_checkpoint(tmp_path / "model.pt"))
+        expected = evaluate(model, view.val, view.preprocessing, "fp32").logits
+        again = again.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        assert torch.equal(evaluate(again, view.val, view.preprocessing, "fp32").logits, expected)
 
     def test_the_seed_alone_decides_the_initial_weights(self, name: str) -> None:
         shape = SHAPES[0]
-        config = suggested(name, optuna.trial.FixedTrial(default_params(name, shape)[0]), shape)
+        config = first_config(name, shape)
         other = TrainConfig.from_dict({**config.to_dict(), "seed": 2})
         torch.manual_seed(1)
         state = torch.get_rng_state()
-        first = build_model(config, shape, 10).state_dict()
+        first = built(config, shape, 10).state_dict()
         assert torch.equal(torch.get_rng_state(), state)
         torch.manual_seed(2)
-        again = build_model(config, shape, 10).state_dict()
-        differ = build_model(other, shape, 10).state_dict()
+        again = built(config, shape, 10).state_dict()
+        differ = built(other, shape, 10).state_dict()
         assert all(torch.equal(first[key], again[key]) for key in first)
         assert any(not torch.equal(first[key], differ[key]) for key in first)
 
     def test_no_option_is_a_surprise(self, name: str) -> None:
         shape = SHAPES[0]
-        config = suggested(name, optuna.trial.FixedTrial(default_params(name, shape)[0]), shape)
+        config = first_config(name, shape)
         with pytest.raises(ConfigError, match="'colour'"):
             get_family(name).build({**config.options, "colour": 1}, shape, 10)
 
-    @pytest.mark.parametrize("bad", ["no", -1, 2.5, False], ids=repr)
-    def test_an_option_of_the_wrong_kind_is_refused(self, name: str, bad: object) -> None:
+    @pytest.mark.parametrize("bad", ["no such", -1, 2.5, False, (0,)], ids=repr)
+    def test_an_option_of_the_wrong_kind_is_refused(self, name: str, bad: Option) -> None:
         shape = SHAPES[0]
-        config = suggested(name, optuna.trial.FixedTrial(default_params(name, shape)[0]), shape)
+        config = first_config(name, shape)
         for option, value in config.options.items():
             if isinstance(value, bool) and isinstance(bad, bool):
                 continue
@@ -184,21 +312,47 @@ class TestEveryFamily:
 
     def test_dropout_is_asked_for_where_the_model_has_it(self, name: str) -> None:
         shape = SHAPES[0]
-        config = suggested(name, optuna.trial.FixedTrial(default_params(name, shape)[0]), shape)
-        modules = build_model(config, shape, 10).modules()
+        modules = built(first_config(name, shape), shape, 10).modules()
         asks = "dropout" in {row.name for row in space_of(name, shape)}
         assert asks == any(isinstance(module, ScheduledDropout) for module in modules)
 
     @pytest.mark.parametrize("shape", [ImageShape(1, 30, 1), ImageShape(2, 2, 3)], ids=str)
     def test_tiny_images_are_built_for_or_refused(self, name: str, shape: ImageShape) -> None:
         try:
-            (params, *_) = default_params(name, shape)
-            config = suggested(name, optuna.trial.FixedTrial(params), shape)
-            model = build_model(config, shape, 3)
-        except HpsearchError:
+            config = first_config(name, shape)
+            model = built(config, shape, 3)
+        except InfeasibleError as error:
+            message = str(error)
+        else:
+            message = ""
+        if message:
+            assert "image" in message or "pixels" in message
             return
         model.eval()
-        assert model(torch.zeros(2, shape.channels, shape.height, shape.width)).shape == (2, 3)
+        given = input_shape(config.input, shape)
+        assert model(torch.zeros(2, given.channels, given.height, given.width)).shape == (2, 3)
+
+    def test_presets_are_built_at_a_size_that_fits(self, name: str) -> None:
+        for preset in get_family(name).presets:
+            for size in (64, 128, 256, 444):
+                shape = ImageShape(size, size, 3)
+                params = default_params(name, shape, {"preset": preset})[0]
+                config = suggest_config(
+                    name,
+                    optuna.trial.FixedTrial(params),
+                    shape,
+                    epochs=1,
+                    seed=0,
+                    precision="fp32",
+                    overrides={"preset": preset},
+                )
+                try:
+                    assert logits_on_meta(config, shape, 6) == (2, 6)
+                    break
+                except InfeasibleError:
+                    continue
+            else:
+                pytest.fail(f"{preset} fits no size")
 
 
 @pytest.mark.parametrize("seed", [2**63, 2**64 - 1, 2**64, 10**30])
@@ -276,11 +430,11 @@ def test_the_cnn_is_no_deeper_than_the_image_allows(shape: ImageShape, most: int
     assert f"{shape.height}x{shape.width}" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["vgg", "", "_space", "_family", "cnn.py", "../cnn", "__init__"])
+@pytest.mark.parametrize("name", ["vgg", "", "_space", "_family", "none.py", "../cnn", "__init__"])
 def test_an_unknown_family_is_named_beside_the_known_ones(name: str) -> None:
     with pytest.raises(SpaceError) as caught:
         get_family(name)
-    assert repr(name) in str(caught.value)
+    assert name in str(caught.value)
     for known in family_names():
         assert known in str(caught.value)
     with pytest.raises(SpaceError):
@@ -297,12 +451,12 @@ NEW_FAMILY = '''
 
 from torch import nn
 
-from hpsearch.families._family import Family, suggest_training
+from hpsearch.families import Family, ask_start, suggest_training
 from hpsearch.training.model import StagedModel
 
 
 def suggest(s, shape):
-    return suggest_training(s, options={})
+    return suggest_training(s, ask_start(s, shape, family="mean_colour"), options={})
 
 
 def build(options, shape, n_classes):
@@ -332,7 +486,7 @@ FAMILY = Family(
 
 
 def test_a_file_in_the_folder_is_a_family(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thirty_two: ResidentData
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thirty_two: DataViews
 ) -> None:
     (tmp_path / "mean_colour.py").write_text(NEW_FAMILY)
     (tmp_path / "_helper.py").write_text("")
@@ -341,12 +495,9 @@ def test_a_file_in_the_folder_is_a_family(
     try:
         assert "mean_colour" in family_names()
         assert "_helper" not in family_names()
-        shape = thirty_two.preprocessing.shape
-        (params,) = default_params("mean_colour", shape)
-        config = suggested("mean_colour", optuna.trial.FixedTrial(params), shape)
-        model = build_model(config, shape, 10)
+        model, history = trained(first_config("mean_colour", thirty_two.shape), thirty_two)
         assert parameter_counts(model)[0] == 20
-        assert len(list(train(model, thirty_two, config, device=CPU))) == 3
+        assert len(history) == 3
     finally:
         sys.modules.pop("hpsearch.families.mean_colour", None)
         vars(families).pop("mean_colour", None)

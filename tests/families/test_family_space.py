@@ -284,9 +284,19 @@ class TestCheckOverrides:
     @pytest.mark.parametrize(
         ("override", "told"),
         [
-            ({"lr": 3.0}, r"lr must be within 0\.0001 to 0\.5, but got 3\.0"),
-            ({"batch_size": 50}, "batch_size must be one of 16, 32, 64, 128, but got 50"),
-            ({"optimizer": "lion"}, "optimizer must be one of adamw, sgd, but got 'lion'"),
+            ({"lr": 3e3}, r"lr must be within 1e-12 to 1000, but got 3000\.0"),
+            ({"batch_size": 0}, "batch_size must be one of 16, .* number from 1, but got 0"),
+            ({"batch_size": 1.5}, "batch_size must be one of 16, .* number from 1, but got 1.5"),
+            ({"optimizer": "lion"}, "optimizer must be one of adamw, sgd, .*, but got 'lion'"),
+            ({"ema": 1.0}, "ema must be within 0 to 0.999999, but got 1.0"),
+            ({"weight_decay": Range(0.0, 0.1)}, "weight_decay .* log scale.* above 0"),
+            ({"rotate": "a"}, "rotate must be within 0 to 180, but got 'a'"),
+            ({"lr_ladder": "search"}, "lr_ladder is a list.*lr_ladder=0.01/0.001"),
+            ({"lr_ladder": "0.1/fast"}, "lr_ladder must be a list.*'0.1/fast'"),
+            ({"dropout_rates": [0.5, 2.0]}, "dropout_rates must be a list.* 0 to 0.95"),
+            ({"dropout_epochs": "1/2"}, "dropout_epochs.*does not exist under"),
+            ({"mlp.lr": 0.1}, "mlp.lr: no family 'mlp' is searched, but cnn"),
+            ({"cnn.convss": 1}, "'cnn.convss'; did you mean 'convs'"),
             ({"blocks": Range(1, 4)}, r"blocks must be within 1 to 3, but got 1\.\.4"),
         ],
     )
@@ -295,6 +305,147 @@ class TestCheckOverrides:
     ) -> None:
         with pytest.raises(SpaceError, match=told):
             check_overrides(("cnn",), SHAPE, override)
+
+
+class TestWhatIsNotSearched:
+    """Parameters that exist, but are not searched unless an override says so."""
+
+    @staticmethod
+    def suggest(trial: Any, **overrides: Override) -> tuple[object, ...]:
+        s = Suggester(trial, overrides)
+        return (
+            s.float("ema", 0.9, 0.99, limits=(0.0, 0.999), off=0.0),
+            s.int("heads", 2, 4, off=1),
+            s.categorical("kind", ("a", "b"), also=("c",), off="a"),
+            s.number("size", (32, 64), least=8, off=0),
+            s.flag("wide", off=False),
+            s.numbers("widths"),
+            s.names("parts"),
+        )
+
+    def test_it_has_its_value_and_the_trial_is_not_asked(self) -> None:
+        trial = optuna.create_study().ask()
+        assert self.suggest(trial) == (0.0, 1, "a", 0, False, (), ())
+        assert trial.params == {}
+
+    def test_search_opens_it_over_its_range(self) -> None:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        seen = set()
+        for _ in range(40):
+            trial = study.ask()
+            _, heads, kind, size, wide, *_ = self.suggest(
+                trial, heads="search", kind="search", size="search", wide="search"
+            )
+            seen |= {heads, kind, size, wide}
+        assert seen == {2, 3, 4, "a", "b", 32, 64, False, True}
+        assert set(trial.params) == {"heads", "kind", "size", "wide"}
+
+    @pytest.mark.parametrize(
+        ("name", "override", "place", "value"),
+        [
+            ("ema", 0.5, 0, 0.5),
+            ("ema", 0, 0, 0.0),
+            ("heads", 1, 1, 1),  # the value that it has otherwise
+            ("kind", "c", 2, "c"),
+            ("size", 100, 3, 100),
+            ("size", 0, 3, 0),
+            ("wide", "yes", 4, True),
+            ("widths", "512/256", 5, (512, 256)),
+            ("widths", [512, 256], 5, (512, 256)),
+            ("widths", 512, 5, (512,)),
+            ("parts", "fc1/fc*", 6, ("fc1", "fc*")),
+        ],
+    )
+    def test_an_override_gives_it_a_value(
+        self, name: str, override: Override, place: int, value: object
+    ) -> None:
+        trial = optuna.create_study().ask()
+        assert self.suggest(trial, **{name: override})[place] == value
+        assert set(trial.params) == {name}
+
+    def test_lists_are_choices_of_one_parameter(self) -> None:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        overrides: tuple[Override, ...] = ("8/4", [16, 2], 7)
+        seen = {self.suggest(study.ask(), widths=overrides)[5] for _ in range(30)}
+        assert seen == {(8, 4), (16, 2), (7,)}
+
+    def test_any_number_of_a_list_becomes_a_range(self) -> None:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        sizes = [self.suggest(study.ask(), size=Range(8, 100))[3] for _ in range(50)]
+        assert all(8 <= size <= 100 for size in sizes)  # type: ignore[operator]
+        assert len(set(sizes)) > 10
+
+    @pytest.mark.parametrize(
+        ("name", "override"),
+        [
+            ("ema", 1.0),
+            ("heads", 5),
+            ("kind", "d"),
+            ("size", 7),
+            ("size", Range(1, 20)),
+            ("wide", "maybe"),
+            ("widths", "512/x"),
+            ("widths", 0),
+            ("widths", "3//4"),
+            ("widths", 2.5),
+            ("parts", 3),
+            ("parts", "a//b"),
+        ],
+    )
+    def test_a_value_beyond_its_limits_is_refused(self, name: str, override: Override) -> None:
+        with pytest.raises(SpaceError, match=name):
+            self.suggest(optuna.create_study().ask(), **{name: override})
+
+    def test_it_is_listed_with_its_value_and_not_among_those_searched(self) -> None:
+        rows = {row.name: row for row in explore(self.suggest, everything=True)}
+        assert {name: row.off for name, row in rows.items()} == {
+            "ema": 0.0,
+            "heads": 1,
+            "kind": "a",
+            "size": 0,
+            "wide": "no",
+            "widths": "",
+            "parts": "",
+        }
+        assert not any(row.searched for row in rows.values())
+        assert explore(self.suggest) == ()
+
+    def test_conditions_are_found(self) -> None:
+        def suggest(trial: Any) -> None:
+            s = Suggester(trial)
+            if s.categorical("kind", ("a", "b", "c")) != "c":
+                s.float("of a and b", 0.0, 1.0)
+            if not s.numbers("widths"):
+                s.int("layers", 1, 4)
+            elif s.flag("deep", off=False):
+                s.int("depth", 2, 3)
+
+        rows = {row.name: row.condition for row in explore(suggest, everything=True)}
+        assert rows == {
+            "kind": {},
+            "of a and b": {"kind": ("a", "b")},
+            "widths": {},
+            "layers": {"widths": ("",)},
+            "deep": {"widths": ("1",)},
+            "depth": {"deep": ("yes",)},
+        }
+
+
+class TestOneFamilysOverrides:
+    def test_a_family_has_its_own_before_those_of_all(self) -> None:
+        overrides: dict[str, Override] = {"lr": 0.1, "cnn.lr": 0.01, "mlp.layers": 2}
+        check_overrides(("cnn", "mlp"), SHAPE, overrides)
+        ranges = {
+            name: {row.name: (row.low, row.high) for row in space_of(name, SHAPE, overrides)}
+            for name in ("cnn", "mlp")
+        }
+        assert ranges["cnn"]["lr"] == (0.01, 0.01)
+        assert ranges["mlp"]["lr"] == (0.1, 0.1)
+        assert ranges["mlp"]["layers"] == (2, 2)
+
+    def test_a_name_must_be_in_that_family(self) -> None:
+        with pytest.raises(SpaceError, match=r"'cnn\.layers'"):
+            check_overrides(("cnn", "mlp"), SHAPE, {"cnn.layers": 2})
 
 
 def within(row: Parameter) -> st.SearchStrategy[Override]:

@@ -8,7 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from hpsearch.data.dataset import ImageDataset
 from hpsearch.figures import PreviewRow, preview_figure, save_png
+from hpsearch.figures.examples import VARIANTS, examples_figure
 from hpsearch.figures.preview import TALLEST
 
 NAMES = ["$x_1^2$", "$", "a_b", "\x1b[31mred\n", "\\frac{", "日本語", "{0} %s", "W" * 300, ""]
@@ -148,3 +150,23 @@ def test_few_classes_are_all_there() -> None:
 )
 def test_a_class_without_images_can_be_drawn(tmp_path: Path, rows: list[PreviewRow]) -> None:
     saved(preview_figure(rows, title="t"), tmp_path / "p.png")
+
+
+def test_examples_are_mixed_with_those_of_other_classes() -> None:
+    images = np.stack([np.full((4, 4, 1), level, np.uint8) for level in (0, 200)])
+    data = ImageDataset("two", images, np.array([0, 1]), ("dark", "bright"))
+    rows = [np.array([0]), np.array([1])]
+    assert values(examples_figure(data, rows, {})) == [0, 200]
+    dark, *mixed_dark, bright, _, _, _ = values(examples_figure(data, rows, {"mixup": 1.0}))
+    assert (dark, bright) == (0, 200)
+    assert len(mixed_dark) == VARIANTS
+    assert len(set(mixed_dark)) == VARIANTS
+    assert all(0 < level < 200 for level in mixed_dark)
+
+
+def test_each_example_has_its_own_versions_below_it() -> None:
+    images = np.stack([np.full((4, 4, 1), level, np.uint8) for level in (10, 40, 90, 160, 250)])
+    data = ImageDataset("five", images, np.array([0, 0, 1, 2, 2]), ("a", "b", "c"))
+    rows = [np.array([0, 1]), np.array([], np.int64), np.array([3, 4])]
+    drawn = values(examples_figure(data, rows, {"vflip": 0.5}))
+    assert drawn == [10, 40] * (1 + VARIANTS) + [160, 250] * (1 + VARIANTS)

@@ -13,7 +13,8 @@ import torch
 
 from hpsearch.config import DropoutConfig, EarlyStopping, OptimizerConfig, TrainConfig
 from hpsearch.data.dataset import ImageShape
-from hpsearch.data.resident import Preprocessing, ResidentData
+from hpsearch.data.preprocessing import Preprocessing
+from hpsearch.data.resident import ResidentData
 from hpsearch.errors import CheckpointError
 from hpsearch.families import build_model
 from hpsearch.training.checkpoint import (

@@ -12,20 +12,26 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from hpsearch.config import (
     DropoutConfig,
     EarlyStopping,
+    LossConfig,
     OptimizerConfig,
     ScheduleConfig,
     TrainConfig,
 )
+from hpsearch.data.batches import TrainBatch, eval_batches, train_batches
 from hpsearch.data.dataset import ImageDataset
-from hpsearch.data.resident import Preprocessing, ResidentData, ResidentImages, eval_batches
+from hpsearch.data.preprocessing import Preprocessing
+from hpsearch.data.resident import ResidentData, ResidentImages
 from hpsearch.errors import ConfigError, NonFiniteLossError
 from hpsearch.families import build_model
-from hpsearch.training.dropout import ScheduledDropout
+from hpsearch.training import trainer
+from hpsearch.training.dropout import ScheduledDropout, dropout_rate
 from hpsearch.training.model import StagedModel
+from hpsearch.training.schedules import lr_factor
 from hpsearch.training.trainer import (
     EVAL_BATCH_SIZE,
     EpochResult,
@@ -309,9 +315,13 @@ class TestWhatCannotBeTrained:
             {"optimizer": OptimizerConfig(name="sgd", options={"momentum": 2.0})},
             {"schedule": ScheduleConfig(name="poly")},
             {"dropout": DropoutConfig(schedule="early")},
+            {"dropout": DropoutConfig(depth="deep")},
+            {"loss": LossConfig(name="hinge")},
+            {"schedule": ScheduleConfig(name="ladder", options={"rates": (0.1,)})},
             {"augment": {"rotation": 3.0}},
             {"augment": {"rotate": 181.0}},
             {"freeze_depth": 3},
+            {"freeze": ("hidden9",)},
             # BatchNorm has no deviation of one image.
             {"batch_size": 1},
         ],
@@ -362,6 +372,317 @@ class TestClosing:
         model = built(LOGISTIC, tiny_digits)
         train(model, tiny_digits, LOGISTIC, device=CPU).close()
         assert same_weights(model, built(LOGISTIC, tiny_digits))
+
+
+PLAIN_SGD = OptimizerConfig(name="sgd", lr=0.1, options={"momentum": 0.0})
+CONSTANT = ScheduleConfig(name="constant")
+
+
+def weights_by_epoch(config: TrainConfig, data: ResidentData) -> list[dict[str, Tensor]]:
+    """The model's state before the training, then at each epoch's end as the caller sees it."""
+    model = built(config, data)
+    states = [copied(model)]
+    for _ in train(model, data, config, device=CPU):
+        states.append(copied(model))
+    return states
+
+
+def copied(model: StagedModel) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_same_state(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+class TestAveraging:
+    CONFIG = changed(SMALL_CNN, ema=0.7)
+
+    def test_it_does_not_touch_the_training(self, tiny_digits: ResidentData) -> None:
+        _, averaged = trained(self.CONFIG, tiny_digits)
+        _, plain = trained(SMALL_CNN, tiny_digits)
+        for ours, theirs in zip(averaged, plain, strict=True):
+            assert ours.train_loss == theirs.train_loss
+            assert ours.val_loss != theirs.val_loss
+
+    def test_what_is_evaluated_is_what_the_caller_sees(self, tiny_digits: ResidentData) -> None:
+        model = built(self.CONFIG, tiny_digits)
+        seen = copied(model)
+        for result in train(model, tiny_digits, self.CONFIG, device=CPU):
+            seen = copied(model)
+            other = built(self.CONFIG, tiny_digits)
+            other.load_state_dict(seen)
+            again = evaluate(other, tiny_digits.val, tiny_digits.preprocessing, "fp32")
+            assert (again.loss, again.accuracy) == (result.val_loss, result.val_accuracy)
+        assert_same_state(copied(model), seen)
+
+    @pytest.mark.parametrize("epochs", [1, 2])
+    def test_it_stays_so_when_the_training_is_closed(
+        self, tiny_digits: ResidentData, epochs: int
+    ) -> None:
+        model = built(self.CONFIG, tiny_digits)
+        with contextlib.closing(train(model, tiny_digits, self.CONFIG, device=CPU)) as training:
+            for _ in range(epochs):
+                result = next(training)
+            seen = copied(model)
+        assert_same_state(copied(model), seen)
+        after = evaluate(model, tiny_digits.val, tiny_digits.preprocessing, "fp32")
+        assert (after.loss, after.accuracy) == (result.val_loss, result.val_accuracy)
+
+    def test_it_stays_so_when_the_training_stops_early(self, tiny_digits: ResidentData) -> None:
+        stopping = EarlyStopping(patience=1, min_gain=0.5)
+        config = changed(self.CONFIG, early_stopping=stopping, epochs=9)
+        model, history = trained(config, tiny_digits)
+        assert len(history) < 9
+        after = evaluate(model, tiny_digits.val, tiny_digits.preprocessing, "fp32")
+        assert after.loss == history[-1].val_loss
+
+    @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+    def test_it_is_the_average_of_the_weights_after_each_step(
+        self, tiny_digits: ResidentData, optimizer: str
+    ) -> None:
+        # One batch an epoch: the weights after each step are there to be seen.
+        config = changed(
+            SMALL_MLP,
+            optimizer=OptimizerConfig(name=optimizer, lr=0.05),
+            batch_size=len(tiny_digits.train),
+            epochs=6,
+        )
+        plain = weights_by_epoch(config, tiny_digits)
+        averaged = weights_by_epoch(changed(config, ema=0.4), tiny_digits)
+        expected = {name: tensor.double() for name, tensor in plain[0].items()}
+        for step in range(6):
+            kept = min(0.4, (1 + step) / (10 + step))
+            for name, tensor in plain[step + 1].items():
+                expected[name] = kept * expected[name] + (1 - kept) * tensor
+                if tensor.is_floating_point():
+                    found = averaged[step + 1][name]
+                    torch.testing.assert_close(found, expected[name].float(), rtol=1e-4, atol=1e-6)
+
+
+class TestClipping:
+    def one_step(self, data: ResidentData, **changes: Any) -> dict[str, Tensor]:
+        config = changed(
+            SMALL_MLP,
+            optimizer=PLAIN_SGD,
+            schedule=CONSTANT,
+            batch_size=len(data.train),
+            epochs=1,
+            **changes,
+        )
+        before, after = weights_by_epoch(config, data)
+        names = [name for name, _ in built(config, data).named_parameters()]
+        return {name: after[name] - before[name] for name in names}
+
+    def test_the_gradient_is_no_longer_than_the_limit(self, tiny_digits: ResidentData) -> None:
+        free = self.one_step(tiny_digits)
+        length = torch.cat([move.flatten() for move in free.values()]).norm().item() / 0.1
+        limit = length / 3
+        clipped = self.one_step(tiny_digits, grad_clip=limit)
+        moved = torch.cat([move.flatten() for move in clipped.values()]).norm().item()
+        assert moved == pytest.approx(0.1 * limit, rel=1e-4)
+        for name, move in clipped.items():
+            torch.testing.assert_close(move, free[name] / 3, rtol=1e-3, atol=1e-6)
+
+    def test_a_shorter_gradient_is_left_as_it_is(self, tiny_digits: ResidentData) -> None:
+        assert_same_state(self.one_step(tiny_digits), self.one_step(tiny_digits, grad_clip=1000.0))
+
+
+class TestStages:
+    def test_each_stage_moves_by_its_own_learning_rate(self, tiny_digits: ResidentData) -> None:
+        config = changed(
+            SMALL_MLP,
+            optimizer=PLAIN_SGD,
+            schedule=CONSTANT,
+            batch_size=len(tiny_digits.train),
+            epochs=1,
+        )
+        slower = dataclasses.replace(PLAIN_SGD, stage_decay=0.5)
+        before, equal = weights_by_epoch(config, tiny_digits)
+        _, after = weights_by_epoch(changed(config, optimizer=slower), tiny_digits)
+        for name, share in (("hidden1", 0.25), ("hidden2", 0.5), ("head", 1.0)):
+            for tensor in (n for n in before if n.startswith(f"stages.{name}.")):
+                if "running" not in tensor and "num_batches" not in tensor:
+                    torch.testing.assert_close(
+                        after[tensor] - before[tensor],
+                        share * (equal[tensor] - before[tensor]),
+                        rtol=1e-3,
+                        atol=1e-6,
+                    )
+
+    def test_the_rate_that_is_told_is_the_last_stages(self, tiny_digits: ResidentData) -> None:
+        optimizer = OptimizerConfig(lr=0.02, stage_decay=0.5, lr_per=64)
+        _, history = trained(
+            changed(SMALL_MLP, optimizer=optimizer, schedule=CONSTANT), tiny_digits
+        )
+        # Batches of 32, and a rate for batches of 64.
+        assert {result.lr for result in history} == {0.01}
+
+    def test_stages_can_be_frozen_by_name(self, tiny_digits: ResidentData) -> None:
+        config = changed(SMALL_MLP, freeze=("hidden2", "head"), epochs=1)
+        before, after = weights_by_epoch(config, tiny_digits)
+        for name in before:
+            assert torch.equal(before[name], after[name]) != name.startswith("stages.hidden1.")
+
+    def test_a_frozen_stage_drops_nothing(self, tiny_digits: ResidentData) -> None:
+        config = changed(
+            SMALL_MLP, freeze_depth=1, dropout=DropoutConfig(rate=0.9, depth="falling"), epochs=1
+        )
+        model = built(config, tiny_digits)
+        next(train(model, tiny_digits, config, device=CPU))
+        first, second = (m for m in model.modules() if isinstance(m, ScheduledDropout))
+        assert (first.p, second.p) == pytest.approx((0.9, 0.45))
+        model.train()
+        assert not first.training
+        assert second.training
+
+
+class TestSchedulesThatLookBack:
+    def test_plateau_sees_the_validation_losses(self, tiny_digits: ResidentData) -> None:
+        schedule = ScheduleConfig(name="plateau", options={"patience": 0, "gamma": 0.5})
+        config = changed(
+            SMALL_MLP,
+            optimizer=OptimizerConfig(name="sgd", lr=0.5),
+            schedule=schedule,
+            epochs=12,
+        )
+        _, history = trained(config, tiny_digits)
+        expected = [0.5 * lr_factor(schedule, epoch, 12, history[:epoch]) for epoch in range(12)]
+        assert [result.lr for result in history] == pytest.approx(expected)
+        assert len(set(expected)) > 1
+
+    def test_adaptive_dropout_sees_the_accuracies(self, tiny_digits: ResidentData) -> None:
+        dropout = DropoutConfig(schedule="adaptive", rate=0.6, options={"gap": -0.2, "speed": 3.0})
+        _, history = trained(changed(SMALL_MLP, dropout=dropout, epochs=6), tiny_digits)
+        expected = [dropout_rate(dropout, epoch, 6, history[:epoch]) for epoch in range(6)]
+        assert [result.dropout for result in history] == expected
+        assert expected[0] == 0.0
+        assert len(set(expected)) > 2
+
+    def test_steps_of_dropout_come_in_their_epochs(self, tiny_digits: ResidentData) -> None:
+        dropout = DropoutConfig(
+            schedule="steps", rate=0.6, options={"rates": (0.5, 0.6), "epochs": (1, 3)}
+        )
+        _, history = trained(changed(SMALL_MLP, dropout=dropout), tiny_digits)
+        assert [result.dropout for result in history] == pytest.approx([0.0, 0.5, 0.5, 0.6])
+
+    def test_a_ladder_gives_its_rates(self, tiny_digits: ResidentData) -> None:
+        schedule = ScheduleConfig(name="ladder", options={"rates": (1e-2, 1e-4)})
+        _, history = trained(changed(LOGISTIC, schedule=schedule), tiny_digits)
+        assert [result.lr for result in history] == pytest.approx([1e-2, 1e-2, 1e-4, 1e-4])
+
+
+def first_batch(config: TrainConfig, data: ResidentData) -> TrainBatch:
+    with seeded(derive_seed(config.seed, "epoch", 0), CPU) as generator:
+        return next(train_batches(data, config, generator))
+
+
+@pytest.fixture
+def unequal(noise: Callable[..., ImageDataset]) -> ResidentData:
+    """Noise in three classes of 40, 8 and 12 images."""
+    part = noise(40, 8, 12).part()
+    images = ResidentImages.of(part, CPU)
+    return ResidentData(images, images, ("a", "b", "c"), Preprocessing.of(part))
+
+
+class TestLosses:
+    @pytest.mark.parametrize("balance", ["none", "weights"])
+    def test_the_training_loss_is_the_configured_one(
+        self, unequal: ResidentData, balance: Any
+    ) -> None:
+        config = changed(LOGISTIC, balance=balance, batch_size=60, epochs=1)
+        model = built(config, unequal)
+        batch = first_batch(config, unequal)
+        weight = torch.tensor([0.5, 2.5, 5 / 3]) if balance == "weights" else None
+        with torch.no_grad():
+            expected = F.cross_entropy(model(batch.images), batch.labels, weight=weight).item()
+        (result,) = train(model, unequal, config, device=CPU)
+        assert result.train_loss == pytest.approx(expected, rel=1e-5)
+        # And validation is plain cross-entropy all the same.
+        images = next(eval_batches(unequal.val, unequal.preprocessing, 60))
+        plain = F.cross_entropy(model(images[0]), images[1]).item()
+        assert result.val_loss == pytest.approx(plain, rel=1e-5)
+
+    @pytest.mark.parametrize("name", ["focal", "mse"])
+    def test_other_losses_learn_as_well(self, tiny_digits: ResidentData, name: str) -> None:
+        config = changed(SMALL_MLP, loss=LossConfig(name=name), epochs=8, label_smoothing=0.1)
+        _, history = trained(config, tiny_digits)
+        assert history[-1].train_loss < history[0].train_loss / 2
+        assert history[-1].val_accuracy > 0.7
+
+    def test_balanced_sampling_is_asked_for(self, unequal: ResidentData) -> None:
+        # Of noise a model learns the shares of the classes, and here they are made equal.
+        spreads = {}
+        for balance in ("none", "sampling"):
+            model, _ = trained(changed(LOGISTIC, balance=balance, epochs=20), unequal)
+            outputs = evaluate(model, unequal.val, unequal.preprocessing, "fp32").logits
+            spreads[balance] = outputs.mean(dim=0).std().item()
+        assert spreads["sampling"] < spreads["none"] / 2
+
+    def test_mixed_images_are_trained_on_both_labels(
+        self, tiny_digits: ResidentData, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = changed(LOGISTIC, batch_size=1000, epochs=1)
+        plain = first_batch(config, tiny_digits)
+        other, share = plain.labels.flip(0), torch.linspace(0, 1, len(plain.labels))
+        mixed = dataclasses.replace(plain, other=other, share=share)
+        monkeypatch.setattr(trainer, "train_batches", lambda *_: iter([mixed]))
+        model = built(config, tiny_digits)
+        with torch.no_grad():
+            logits = model(plain.images)
+        losses = [
+            F.cross_entropy(logits, labels, reduction="none") for labels in (plain.labels, other)
+        ]
+        expected = (share * losses[0] + (1 - share) * losses[1]).mean().item()
+        (result,) = train(model, tiny_digits, config, device=CPU)
+        assert result.train_loss == pytest.approx(expected, rel=1e-5)
+        hits = (logits.argmax(dim=1) == plain.labels).double().mean().item()
+        assert result.train_accuracy == pytest.approx(hits)
+
+
+class TestRepeating:
+    def test_an_epoch_shows_the_images_so_many_times(self, tiny_digits: ResidentData) -> None:
+        once = changed(LOGISTIC, schedule=ScheduleConfig(name="linear"), epochs=1)
+        _, (single,) = trained(once, tiny_digits)
+        _, (result,) = trained(changed(once, repeat=5), tiny_digits)
+        shown = result.images_per_second * result.seconds
+        assert shown == pytest.approx(5 * len(tiny_digits.train))
+        assert 0 <= result.train_accuracy <= 1
+        assert result.val_accuracy > single.val_accuracy
+        # The schedule spans all steps: the last one is half a step before the end.
+        steps = math.ceil(5 * len(tiny_digits.train) / 32)
+        assert result.lr == pytest.approx(0.01 * 0.5 / steps)
+
+
+MANY_AT_ONCE = changed(
+    SMALL_CNN,
+    optimizer=OptimizerConfig(
+        name="muon", lr=1e-2, lr_per=64, stage_decay=0.7, weight_decay=0.01, decay_all=True
+    ),
+    schedule=ScheduleConfig(name="onecycle", warmup=0.1),
+    dropout=DropoutConfig(schedule="adaptive", rate=0.3, depth="rising", options={"gap": -0.3}),
+    loss=LossConfig(name="focal"),
+    augment={"rotate": 10.0, "translate": 0.1, "mixup": 0.2},
+    label_smoothing=0.1,
+    repeat=2,
+    balance="weights",
+    grad_clip=1.0,
+    ema=0.9,
+    epochs=4,
+)
+
+
+@pytest.mark.parametrize("balance", ["weights", "sampling"])
+def test_many_settings_at_once_repeat_bit_for_bit(tiny_digits: ResidentData, balance: Any) -> None:
+    config = changed(MANY_AT_ONCE, balance=balance)
+    first, first_history = trained(config, tiny_digits)
+    torch.manual_seed(12345)
+    again = TrainConfig.from_dict(config.to_dict())
+    second, second_history = trained(again, tiny_digits)
+    assert numbers(first_history) == numbers(second_history)
+    assert same_weights(first, second)
+    assert first_history[-1].train_loss < first_history[0].train_loss
 
 
 class TestEvaluate:

@@ -1,0 +1,91 @@
+"""`hpsearch check`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from hpsearch.cli.options import (
+    INTERRUPTED,
+    RUNS,
+    AsJson,
+    DataOptions,
+    Device,
+    Runs,
+    SplitOptions,
+    takes,
+)
+from hpsearch.cli.progress import progress_line
+from hpsearch.cli.study import Data, Families, Set, Study, study_spec
+from hpsearch.cli.text import duration, say
+
+if TYPE_CHECKING:
+    from hpsearch.engine.overfit import OverfitCheck
+
+
+@takes(reading=DataOptions, split=SplitOptions)
+def check_cli(
+    reading: DataOptions,
+    split: SplitOptions,
+    study: Study = None,
+    data: Data = None,
+    family: Families = None,
+    set_: Set = None,
+    trial: Annotated[
+        str | None,
+        typer.Option(metavar="TRIAL", help="Check this trial of a search instead, such as cnn-7."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The trial's search; by default called like the data.")
+    ] = None,
+    runs: Runs = RUNS,
+    seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """See whether a configuration can learn two images of each class by heart.
+
+    If it can't, there is a mistake in the data or a bad setting, and a search would only find that
+    out slowly. Checks the settings of each family that a search tries first, without augmentation
+    and dropout. Exit code 1 where one fails.
+    """
+    from hpsearch.engine.overfit import check_study
+
+    spec = study_spec(
+        study,
+        data,
+        reading,
+        split,
+        families=tuple(family) if family else None,
+        name=name,
+        seed=seed,
+        overrides=set_ or [],
+    )
+    console = Console(stderr=as_json)
+    results: list[OverfitCheck] = []
+    try:
+        with progress_line(console) as show:
+            for result in check_study(spec, runs=runs, trial=trial, device=device, watch=show):
+                results.append(result)
+                if not as_json:
+                    _print_result(console, result)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        print(json.dumps([dataclasses.asdict(result) for result in results], indent=2))
+    if not all(result.passed for result in results):
+        raise typer.Exit(1)
+
+
+def _print_result(console: Console, result: OverfitCheck) -> None:
+    took = f"{result.epochs} epochs, {duration(result.seconds)}"
+    if result.passed:
+        say(console, f"{result.name}: ok, knows all {result.images} images by heart ({took})")
+        return
+    say(console, f"{result.name}: FAILED to learn {result.images} images by heart ({took})")
+    for finding in result.findings:
+        say(console, f"  {finding}")

@@ -1,0 +1,179 @@
+"""`hpsearch families` and `hpsearch space`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from hpsearch.cli.options import AsJson
+from hpsearch.cli.study import Set, parse_overrides
+from hpsearch.cli.text import make_table, parameters, say
+
+if TYPE_CHECKING:
+    from hpsearch.data.dataset import ImageShape
+
+ImageSize = Annotated[
+    str, typer.Option(metavar="SIZE", help="Size of the images: 64, or height x width as 48x64.")
+]
+Channels = Annotated[int, typer.Option(help="3, or 1 for gray images.", min=1, max=3)]
+
+
+def families_cli(
+    name: Annotated[
+        str | None, typer.Argument(metavar="FAMILY", help="Show the layers of this family's model.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="PRESET", help="A network of the family known by name.")
+    ] = None,
+    image_size: ImageSize = "64",
+    channels: Channels = 3,
+    classes: Annotated[int, typer.Option(help="Number of classes.", min=2)] = 10,
+    set_: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the model families, or the layers of one.
+
+    Of one: the stages and layers of its first known-good configuration, or of what --preset and
+    --set make of it, with output shapes, parameters and multiplications. No weights are needed.
+    """
+    from hpsearch.families._describe import default_config, describe_families, describe_model
+
+    if name is None:
+        _print_families(describe_families(), as_json)
+        return
+    overrides = parse_overrides(set_ or [])
+    if preset is not None:
+        overrides["preset"] = preset
+    shape = _shape(image_size, channels)
+    document = describe_model(default_config(name, shape, overrides), shape, classes)
+    if as_json:
+        print(json.dumps(document, indent=2))
+    else:
+        _print_model(document)
+
+
+def space_cli(
+    name: Annotated[str, typer.Argument(metavar="FAMILY", help="The model family.")],
+    image_size: ImageSize = "64",
+    channels: Channels = 3,
+    set_: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the search space of a family, without running anything.
+
+    First what is searched, then what --set can switch on; under --set, what is left of it.
+    """
+    from hpsearch.families import check_overrides
+    from hpsearch.families._describe import describe_space
+
+    overrides = parse_overrides(set_ or [])
+    shape = _shape(image_size, channels)
+    check_overrides((name,), shape, overrides)
+    rows = describe_space(name, shape, overrides)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    console = Console()
+    searched = [row for row in rows if row["searched"]]
+    others = [row for row in rows if not row["searched"]]
+    _print_parameters(console, f"{name}: searched, for images of {shape}", searched, "tried first")
+    _print_parameters(
+        console, f"{name}: not searched unless --set says so (NAME=search, ...)", others, "value"
+    )
+
+
+def _shape(size: str, channels: int) -> ImageShape:
+    from hpsearch.data.dataset import ImageShape
+    from hpsearch.data.spec import parse_size
+
+    height, width = parse_size(size)
+    return ImageShape(height, width, channels)
+
+
+def _print_families(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = make_table("model families", left=("family", "what it is"))
+    for row in rows:
+        text = Text(row["summary"])
+        if row["presets"]:
+            text.append(f"\npresets: {', '.join(row['presets'])}", style="dim")
+        if row["published_weights"]:
+            text.append("\nwith weights trained on ImageNet, or from scratch", style="dim")
+        table.add_row(row["family"], text)
+    console = Console()
+    console.print(table)
+    say(console, "layers of one: hpsearch families NAME; its search space: hpsearch space NAME")
+
+
+def _print_model(document: dict[str, Any]) -> None:
+    console = Console()
+    given = document["input"]
+    table = make_table(
+        f"{document['family']}: {given['height']}x{given['width']}x{given['channels']}, "
+        f"{document['classes']} classes",
+        left=("stage", "layer", "kind"),
+        right=("output", "parameters", "trained", "MACs"),
+    )
+    stage = None
+    for row in document["layers"]:
+        table.add_row(
+            "" if row["stage"] == stage else row["stage"],
+            row["name"],
+            row["kind"],
+            "x".join(str(size) for size in row["output"]),
+            *(f"{row[key]:,}" if row[key] else "" for key in ("parameters", "trained", "macs")),
+        )
+        stage = row["stage"]
+    console.print(table)
+    options = {k: v for k, v in document["options"].items() if v not in ([], "")}
+    say(console, f"options: {parameters(options) or 'none'}")
+    say(
+        console,
+        f"{document['parameters']:,} parameters: {document['trained']:,} trained, "
+        f"{document['frozen']:,} frozen; {document['macs']:,} MACs an image "
+        "(multiplications with their additions)",
+    )
+
+
+def _print_parameters(
+    console: Console, title: str, rows: list[dict[str, Any]], default: str
+) -> None:
+    table = make_table(title, left=("parameter", "range", default, "what"))
+    for row in rows:
+        scale = " (log scale)" if row["scale"] == "log" else ""
+        also = f"; also {', '.join(row['also'])}" if row["also"] else ""
+        text = Text(row["help"])
+        if row["condition"]:
+            text.append(f"{' ' if row['help'] else ''}[{_where(row['condition'])}]", style="dim")
+        table.add_row(
+            row["name"],
+            row["range"].removeprefix("one of ") + scale + also,
+            _text(row["default"]),
+            text,
+        )
+    console.print(table)
+
+
+def _where(condition: dict[str, list[Any]]) -> str:
+    """Optimizer sgd or muon, without preset."""
+    parts = []
+    for other, values in condition.items():
+        if values == [""]:
+            parts.append(f"without {other}")
+        elif values == ["given"]:
+            parts.append(f"with {other}")
+        else:
+            parts.append(f"{other} {' or '.join(_text(value) for value in values)}")
+    return ", ".join(parts)
+
+
+def _text(value: Any) -> str:
+    if value == "":
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

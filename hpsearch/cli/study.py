@@ -1,0 +1,88 @@
+"""What study a command means: a file or the default one, and the options that change it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hpsearch.cli.options import DataOptions, SplitOptions
+
+if TYPE_CHECKING:
+    from hpsearch.engine.spec import StudySpec
+    from hpsearch.families import Override
+
+Study = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="STUDY.py",
+        help="A Python file that sets study = StudySpec(...); see studies/. "
+        "The options below change what it says.",
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATA",
+        help="The data: a name such as digits, a folder or a file; see 'hpsearch data list'.",
+    ),
+]
+Families = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A model family (see 'hpsearch families'), or a Python file with one of your own; "
+        "give the option again for more.",
+        metavar="FAMILY",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Fix a parameter (lr=1e-3), narrow it (lr=1e-4..1e-2), leave some of its choices "
+        "(optimizer=sgd,adamw), or search one that by default is not (ema=search); for one family "
+        "only, cnn.lr=1e-3; 'hpsearch space FAMILY' lists them. Give the option again for more.",
+    ),
+]
+
+
+def study_spec(
+    study: Path | None,
+    data: str | None,
+    reading: DataOptions,
+    split: SplitOptions,
+    **options: Any,
+) -> StudySpec:
+    """The study file's specification, or the default one, with the given options on top."""
+    from hpsearch.engine.spec import StudySpec, load_study
+
+    spec = load_study(study) if study is not None else StudySpec()
+    overrides = parse_overrides(options.pop("overrides"))
+    changes = {name: value for name, value in options.items() if value is not None}
+    if data is not None and "name" not in changes:
+        changes["name"] = ""  # the name follows the data
+    changes["data"] = reading.spec(spec.data_spec if data is None else data)
+    changes["split"] = split.spec(spec.split)
+    if overrides:
+        changes["overrides"] = {**spec.overrides, **overrides}
+    return dataclasses.replace(spec, **changes)
+
+
+def parse_overrides(texts: list[str]) -> dict[str, Override]:
+    """What --set says, by the name of a parameter.
+
+    Raises:
+        SpaceError: it has not its form, or one name is given twice.
+    """
+    from hpsearch.errors import SpaceError
+    from hpsearch.families import parse_override
+
+    overrides: dict[str, Override] = {}
+    for name, override in map(parse_override, texts):
+        if name in overrides:
+            raise SpaceError(f"--set {name} is given twice; give it once, as LOW..HIGH or A,B")
+        overrides[name] = override
+    return overrides
