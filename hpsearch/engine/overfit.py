@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from optuna.trial import FixedTrial
 
 from hpsearch.config import DropoutConfig, ScheduleConfig, TrainConfig
 from hpsearch.data.batches import steps_per_epoch
@@ -18,17 +17,11 @@ from hpsearch.data.decode import Progress
 from hpsearch.data.resident import ResidentData
 from hpsearch.data.views import DataViews
 from hpsearch.engine.records import load_search
-from hpsearch.engine.setup import prepare_data
+from hpsearch.engine.setup import first_config, prepare_data, resolve_precision
 from hpsearch.engine.spec import StudySpec
 from hpsearch.errors import NonFiniteLossError, SearchError
-from hpsearch.families import (
-    default_params,
-    family_label,
-    initial_model,
-    resolve_config,
-    suggest_config,
-)
-from hpsearch.training.device import default_precision, resolve_device
+from hpsearch.families import family_label, initial_model, resolve_config
+from hpsearch.training.device import resolve_device
 from hpsearch.training.trainer import EpochResult, train
 
 IMAGES_A_CLASS = 2
@@ -80,7 +73,7 @@ def check_study(
         HpsearchError: as `search`; or there is no such trial, or it has no configuration yet.
     """
     target = resolve_device(device)
-    views = prepare_data(spec, None, Path(runs), watch=watch).views(target)
+    views = prepare_data(spec, None, Path(runs), watch=watch).views(target, watch=watch)
     if trial is not None:
         record = load_search(runs, spec.name).trial(trial)
         if record.config is None:
@@ -88,14 +81,8 @@ def check_study(
         yield check_overfit(record.config, views, name=trial, device=target)
         return
     for family in spec.families:
-        config = suggest_config(
-            family,
-            FixedTrial(default_params(family, views.shape, spec.overrides)[0]),
-            views.shape,
-            epochs=spec.epochs,
-            seed=spec.seed,
-            precision=default_precision(target) if spec.precision == "auto" else spec.precision,
-            overrides=spec.overrides,
+        config = first_config(
+            spec, family, views.shape, precision=resolve_precision(spec, None, target)
         )
         yield check_overfit(config, views, name=family_label(family), device=target)
 

@@ -15,7 +15,7 @@ import optuna
 import torch
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import FixedTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.config import Precision
@@ -27,6 +27,7 @@ from hpsearch.engine.records import SearchRecord, left_to_do, read_search, trial
 from hpsearch.engine.setup import (
     create_studies,
     find_existing,
+    first_config,
     load_studies,
     peek,
     prepare_data,
@@ -35,13 +36,7 @@ from hpsearch.engine.setup import (
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.storage import create_storage, open_storage
 from hpsearch.errors import InfeasibleError, NonFiniteLossError, SearchError
-from hpsearch.families import (
-    default_params,
-    family_label,
-    initial_model,
-    resolve_config,
-    suggest_config,
-)
+from hpsearch.families import family_label, initial_model, resolve_config
 from hpsearch.training.device import resolve_device
 from hpsearch.training.trainer import train
 
@@ -85,7 +80,7 @@ def plan(
         for trial in record.trials:
             states[trial.family].append(trial.state)
         left = {f: left_to_do(states[family_label(f)], share) for f, share in left.items()}
-    estimates = _estimates(spec, left, data.views(target), target, precision)
+    estimates = _estimates(spec, left, data.views(target, watch=watch), target, precision)
     return SearchPlan(
         spec=spec,
         device=str(target),
@@ -149,7 +144,9 @@ def search(
             worker = Worker(
                 spec=spec,
                 runs=runs,
-                data=data.views(target),
+                data=data.views(
+                    target, watch=lambda progress: tell(DataProgress(progress=progress))
+                ),
                 fingerprints=data.fingerprints,
                 device=target,
                 precision=precision,
@@ -281,19 +278,11 @@ def _epoch_seconds(
     """Trains the family's default on a part of the data for three epochs and takes the fastest:
     libraries warm up in the first one, and other programs disturb now and then.
     """
-    config = suggest_config(
-        family,
-        FixedTrial(default_params(family, data.shape, spec.overrides)[0]),
-        data.shape,
-        epochs=spec.epochs,
-        seed=0,
-        precision=precision,
-        overrides=spec.overrides,
-    )
     measured: list[float] = []
     start, part = time.perf_counter(), 1.0
     # A default that diverges or does not fit is no reason not to search: its trial will say so.
     with contextlib.suppress(NonFiniteLossError, InfeasibleError, torch.OutOfMemoryError):
+        config = first_config(spec, family, data.shape, precision=precision)
         view = data.view(config)
         part = min(1.0, 8 * config.batch_size / len(view.train))
         train_part, val_part = (

@@ -15,8 +15,9 @@ import torch
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import NopPruner
 from optuna.storages import RDBStorage
+from optuna.trial import FixedTrial
 
-from hpsearch.config import Precision, WeightsConfig
+from hpsearch.config import Precision, TrainConfig, WeightsConfig
 from hpsearch.data.checks.source import data_warnings
 from hpsearch.data.dataset import ImageDataset, ImageShape
 from hpsearch.data.decode import Progress
@@ -30,13 +31,13 @@ from hpsearch.data.splits import (
     save_split,
     split_notes,
 )
-from hpsearch.data.store import load_dataset
+from hpsearch.data.store import Watch, load_dataset
 from hpsearch.data.views import DataViews
 from hpsearch.engine.records import SPLIT, search_attrs, study_name
 from hpsearch.engine.samplers import make_pruner, make_sampler
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.storage import DATABASE, open_storage
-from hpsearch.errors import SearchError
+from hpsearch.errors import InfeasibleError, SearchError
 from hpsearch.families import (
     check_overrides,
     default_params,
@@ -45,9 +46,11 @@ from hpsearch.families import (
     resolve_weights,
     space_fingerprint,
     space_of,
+    suggest_config,
     weights_of,
 )
 from hpsearch.training.device import default_precision
+from hpsearch.training.trainer import check_config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,9 +72,9 @@ class PreparedData:
         """The shape of one image."""
         return self.development.train.shape
 
-    def views(self, device: torch.device) -> DataViews:
+    def views(self, device: torch.device, *, watch: Watch | None = None) -> DataViews:
         """The training and validation images, as trials on `device` ask for them."""
-        return DataViews.of(self.development, device)
+        return DataViews.of(self.development, device, watch=watch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +121,9 @@ def prepare_data(
         # Before the rest is looked at: the stored split does not fit other data.
         _check_same_search(spec, {"data": dataset.fingerprint}, existing, runs)
     check_overrides(spec.families, dataset.shape, spec.overrides)
+    for family in spec.families:
+        with contextlib.suppress(InfeasibleError):  # the trial will say so
+            check_config(first_config(spec, family, dataset.shape, precision="fp32"))
     stored = runs / spec.name / SPLIT
     if existing is not None and stored.is_file():
         split = load_split(stored)
@@ -165,6 +171,25 @@ def _space_warnings(spec: StudySpec, shape: ImageShape) -> tuple[str, ...]:
     return (
         f"epochs are part of the search, so no trial of {', '.join(vary)} is pruned: trials of "
         "different lengths cannot be compared on the way",
+    )
+
+
+def first_config(
+    spec: StudySpec, family: str, shape: ImageShape, *, precision: Precision
+) -> TrainConfig:
+    """What a family tries first, under the study's overrides.
+
+    Raises:
+        InfeasibleError: it cannot be trained on images of this shape.
+    """
+    return suggest_config(
+        family,
+        FixedTrial(default_params(family, shape, spec.overrides)[0]),
+        shape,
+        epochs=spec.epochs,
+        seed=spec.seed,
+        precision=precision,
+        overrides=spec.overrides,
     )
 
 

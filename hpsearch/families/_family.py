@@ -21,6 +21,7 @@ from hpsearch.data.dataset import ImageShape
 from hpsearch.data.preprocessing import input_shape
 from hpsearch.errors import SpaceError
 from hpsearch.families._parameter import ParamValue
+from hpsearch.families._published import is_published
 from hpsearch.families._space import Suggester
 from hpsearch.families._weights import WeightsInfo, weights_info
 from hpsearch.training.model import StagedModel
@@ -151,7 +152,7 @@ def ask_start(
     )
     weights = None if source == NO_WEIGHTS else source
     info = None
-    if weights is not None and (pretrained is None or is_path(weights)):
+    if weights is not None and (pretrained is None or not is_published(weights)):
         info = weights_info(weights, family=family, published=None)
         if info.options is not None and options is not None:
             raise SpaceError(
@@ -188,11 +189,6 @@ def ask_start(
 def _input_shape(start: Start, image_size: int) -> ImageShape:
     start = dataclasses.replace(start, image_size=image_size)
     return input_shape(make_input(start, start.info, "dataset"), start.data)
-
-
-def is_path(source: str) -> bool:
-    """Whether a source of weights is a file or a folder, and not a name."""
-    return "/" in source or "\\" in source or "." in source
 
 
 def make_input(start: Start, info: WeightsInfo | None, normalise: str) -> InputConfig:

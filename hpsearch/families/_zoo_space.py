@@ -64,8 +64,7 @@ def ask_architecture(s: Suggester, start: Start, model: str) -> dict[str, Any]:
             "stem: published weights do not fit the kernel of the small stem; use stride1, or set "
             f"weights={NO_WEIGHTS}"
         )
-    if start.weights is None:
-        feature_count(model, start.shape, stem=stem, pool=pool)
+    feature_count(model, _input_shape(start), stem=stem, pool=pool)
     return {"head": head, "pool": pool, "stem": stem}
 
 
@@ -73,13 +72,18 @@ def usual_stem(model: str, start: Start) -> str:
     """One for small images where they are small, or too small for the published stem; of these
     one that weights fit, where there are any.
     """
-    shape, stem = start.shape, "small"
-    if start.weights is not None:
-        if not start.image_size:
-            return "standard"  # for the size that the weights were trained with
-        shape, stem = ImageShape(start.image_size, start.image_size, 3), "stride1"
+    shape = _input_shape(start)
+    stem = "small" if start.weights is None else "stride1"
     standard = not is_small(shape) and fits(model, shape, stem="standard")
     return "standard" if standard or stem not in stem_names(model) else stem
+
+
+def _input_shape(start: Start) -> ImageShape:
+    """Published weights want squares, of 224 pixels or more unless a size is asked for."""
+    if start.weights is None or start.info is not None:
+        return start.shape
+    side = start.image_size or 224
+    return ImageShape(side, side, 3)
 
 
 def suggest_zoo(

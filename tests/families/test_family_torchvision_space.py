@@ -181,11 +181,28 @@ class TestOptions:
             ("torchvision", {"model": "maxvit_t"}, "multiples of 224"),
         ],
     )
-    def test_images_that_are_too_small_are_found_before_a_trial(
+    def test_what_cannot_be_built_is_found_before_a_trial(
         self, name: str, overrides: dict[str, Any], told: str
     ) -> None:
         with pytest.raises(InfeasibleError, match=told):
             asked(name, ImageShape(4, 6, 3), **overrides)
+
+    @pytest.mark.parametrize(
+        ("name", "overrides", "told"),
+        [
+            ("alexnet", {"pool": "flat"}, "alexnet.*avg or max, not 'flat'"),
+            (
+                "mobilenet",
+                {"pool": "flat", "version": "v3_large"},
+                "mobilenet_v3_large.*not 'flat'",
+            ),
+            ("torchvision", {"model": "vgg11", "stem": "stride1"}, "vgg11 has no stem 'stride1'"),
+            ("torchvision", {"model": "vgg11", "image_size": 31}, "vgg11.*31x31.*32x32"),
+        ],
+    )
+    def test_with_weights_too(self, name: str, overrides: dict[str, Any], told: str) -> None:
+        with pytest.raises(InfeasibleError, match=told):
+            asked(name, PHOTO, **overrides)
 
     @pytest.mark.parametrize("options", [{"depth": 34, "head": (7,)}, {"stem": "small"}])
     def test_those_of_an_export_are_taken_as_they_are(

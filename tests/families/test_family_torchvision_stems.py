@@ -109,7 +109,7 @@ class TestSmallImages:
             positions = on_meta(name, 40, 48, stem="small").stages.patches.pos_embedding
             assert positions.shape == (1, 1 + 10 * 12, 768)
 
-    @pytest.mark.parametrize("name", ["resnet18", "alexnet", "vit_b_32", "squeezenet1_1"])
+    @pytest.mark.parametrize("name", ["resnet18", "vit_b_32"])
     def test_initial_weights_keep_the_scale_of_the_maps(self, name: str) -> None:
         torch.manual_seed(0)
         model = zoo.get_model(name, num_classes=2)
@@ -118,7 +118,7 @@ class TestSmallImages:
             before = first_convolution(model)[1](images).std()
             change_stem(model, "small", 4 if name == "vit_b_32" else 3)
             after = first_convolution(model)[1](images).std()
-        assert 0.5 < after / before < 6
+        assert 0.8 < after / before < 1.25
 
 
 class TestGrayImages:

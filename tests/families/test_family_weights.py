@@ -29,6 +29,7 @@ from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.errors import CheckpointError, ConfigError, HpsearchError
 from hpsearch.families import (
     _statefile,
+    _weights,
     build_model,
     get_family,
     initial_model,
@@ -621,6 +622,12 @@ class TestFit:
         message = self.refusal(tmp_path, little(), {"evil\n\x1b[31m": torch.zeros(1)})
         assert "evil\\n\\x1b[31m" in message
 
+    def test_a_model_that_is_not_published_is_told_of_its_own_names(self, tmp_path: Path) -> None:
+        model = StagedModel({"body": nn.Linear(2, 3), "head": nn.Linear(3, 2)})
+        message = self.refusal(tmp_path, model, published_state())
+        assert "no stages.body.weight, stages.body.bias, but conv1.weight" in message
+        assert "options" in message
+
     def test_a_model_that_is_a_head_alone_takes_none(self, saved: Path) -> None:
         model = StagedModel({"head": nn.Sequential(nn.Flatten(), nn.Linear(4, 2))})
         message = refused(lambda: load(model, saved, family="logistic"), ConfigError)
@@ -867,6 +874,20 @@ class TestExport:
             backbone = {name for name in before if ".head." not in name}
             assert same(copy_of(model), expected) >= backbone, bit
         assert refusals > 40
+
+    def test_damage_that_no_date_shows_is_found_at_the_next_load(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        export(tmp_path / "best")
+        path = tmp_path / "best" / "model.pt"
+        for module in (_statefile, _weights):
+            monkeypatch.setattr(module, "file_stamp", lambda path: (0,) if path.is_file() else None)
+        load(build_model(EXPORTED, SHAPE, 4), path, **MLP)
+        content = torch.load(path, weights_only=True)
+        content["state"]["stages.hidden1.1.weight"][0, 0] += 1
+        torch.save(content, path)
+        message = refused(lambda: load(build_model(EXPORTED, SHAPE, 4), path, **MLP))
+        assert "SHA-256" in message
 
     def test_one_that_changed_since_is_refused(self, tmp_path: Path) -> None:
         export(tmp_path / "best")

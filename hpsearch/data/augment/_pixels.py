@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpsearch.data.augment._rows import happens, in_format_of
+from hpsearch.data.augment._rows import happens
 from hpsearch.data.augment._windows import random_boxes
 
 
@@ -22,7 +22,7 @@ def blur(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
         # There is no more than the other pixels of the axis to mirror.
         radius = min(max(1, round(3 * strength)), images.shape[axis] - 1)
         result = _blur_along(result, sigma, radius, axis)
-    return in_format_of(images, result)
+    return result
 
 
 def _blur_along(images: Tensor, sigma: Tensor, radius: int, axis: int) -> Tensor:
