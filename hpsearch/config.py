@@ -315,7 +315,7 @@ class TrainConfig(JsonConfig):
         weights: what the stages before the head start from; None: `init` alone.
         init: of the weights, a row of the table in `training/init.py`.
         input: size and normalisation of the images.
-        augment: strength by name of an augmentation of `data/augment.py`; training images only.
+        augment: strength by name of an augmentation of `data/augment/`; training images only.
         repeat: how many times an epoch shows each training image, each time augmented anew.
         train_images: how many training images are used, drawn by class; 0: all of them.
         balance: "none", "weights" (of the loss, by class) or "sampling" (each class as often).

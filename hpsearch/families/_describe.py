@@ -66,7 +66,7 @@ def _parameter_document(
         "high": row.high if is_number else None,
         "scale": ("log" if row.log else "linear") if is_number else None,
         "choices": list(row.choices),
-        "also": list(row.also),
+        "also": [str(choice) for choice in row.also],
         "condition": {
             other: ["given" if other in lists and value else value for value in values]
             for other, values in row.condition.items()

@@ -17,7 +17,7 @@ from hpsearch.config import (
     ScheduleConfig,
     WeightsConfig,
 )
-from hpsearch.data.augment import AUGMENTATIONS
+from hpsearch.data.augment import AUGMENTATIONS, augmentation
 from hpsearch.data.preprocessing import NORMALISATIONS
 from hpsearch.errors import SpaceError
 from hpsearch.families._family import Start, Suggestion, make_input
@@ -199,7 +199,7 @@ def _ask_optimizer(
     if any(start.sources):
         low /= 10
     if all(start.sources):
-        high /= 3
+        high /= 5
     lr = fixed_lr or s.float(
         "lr", low, high, log=True, limits=(1e-12, 1e3), help="learning rate of the head"
     )
@@ -315,7 +315,7 @@ def _ask_option(s: Suggester, name: str, row: OptionInfo) -> Option:
 
 
 def _ask_strength(s: Suggester, name: str, *, searched: bool) -> float:
-    row = _row(AUGMENTATIONS, name)
+    row = augmentation(name)
     return s.float(
         name, 0.0, row.high, limits=(0.0, row.limit), off=None if searched else 0.0, help=row.help
     )

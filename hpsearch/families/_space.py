@@ -101,13 +101,20 @@ class Suggester:
         name: str,
         choices: Sequence[builtins.int],
         *,
+        also: Sequence[builtins.int] = (),
         least: builtins.int | None = None,
         off: builtins.int | None = None,
         help: str = "",
     ) -> builtins.int:
         """One of these whole numbers."""
         row = Parameter(
-            name=name, kind="categorical", choices=tuple(choices), least=least, off=off, help=help
+            name=name,
+            kind="categorical",
+            choices=tuple(choices),
+            also=tuple(also),
+            least=least,
+            off=off,
+            help=help,
         )
         return builtins.int(self._ask(row))
 

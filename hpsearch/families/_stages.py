@@ -221,6 +221,9 @@ def _entering(running: list[_Misfit], path: str) -> Callable[[nn.Module, tuple[A
 
 def _leaving(running: list[_Misfit]) -> Callable[[nn.Module, object, object], None]:
     def hook(module: nn.Module, inputs: object, outputs: object) -> None:
+        # On meta, some versions of torch let a convolution make a map without pixels.
+        if isinstance(outputs, Tensor) and outputs.numel() == 0:
+            raise RuntimeError("the map is empty")
         running.pop()
 
     return hook

@@ -92,14 +92,14 @@ def suggest_zoo(
     """Asks for how a model of torchvision is trained.
 
     Args:
-        models: all that the search can choose. As many stages can be frozen as the one of the
-            fewest stages has.
+        models: all that the search can choose.
     """
     return suggest_training(
         s,
         start,
         options=options.to_dict(),
-        stages=min(len(stage_names(name)) for name in models),
+        stages=len(stage_names(model)),
+        most_stages=max(len(stage_names(name)) for name in models),
         published=model,
         dropout=True,
         augment=AUGMENT,

@@ -51,7 +51,7 @@ def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
     """
     start = ask_start(s, shape, family="resnet", pretrained=usual_weights(shape))
     if start.options is None:
-        depth = s.number("depth", DEPTHS[:2], least=DEPTHS[0], help="layers; also 50 and 101")
+        depth = s.number("depth", DEPTHS[:2], also=DEPTHS[2:], help="number of layers")
         model = ResNetOptions(depth=depth).model
         options = ResNetOptions(depth=depth, **ask_architecture(s, start, model))
     else:

@@ -357,6 +357,12 @@ def test_resized_crop_has_no_dark_rim() -> None:
     assert out.min() > 1 - 1e-6
 
 
+def test_a_resized_crop_is_padded_with_black() -> None:
+    white = torch.ones(64, 1, 12, 12)
+    out = augment_batch(white, {"resized_crop": 0.1, "crop": 0.3}, generator())
+    assert (out.flatten(1).amin(dim=1) == 0).float().mean() > 0.5
+
+
 def test_what_comes_from_outside_is_0() -> None:
     white = torch.ones(32, 1, 8, 8)
     out = augment_batch(white, {"translate": 1.0}, generator())

@@ -14,7 +14,7 @@ import torch
 from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageShape
 from hpsearch.data.preprocessing import input_shape
-from hpsearch.errors import ConfigError, InfeasibleError, SpaceError
+from hpsearch.errors import InfeasibleError, SpaceError
 from hpsearch.families import (
     Override,
     build_model,
@@ -138,7 +138,7 @@ class TestOptions:
         assert published(config.options) == "resnet50"
 
     def test_a_depth_that_no_resnet_has(self) -> None:
-        with pytest.raises(ConfigError, match="18, 34, 50, 101, but is 20"):
+        with pytest.raises(SpaceError, match="depth must be one of 18, 34, 50, 101, but got 20"):
             suggested("resnet", PHOTO, depth=20)
 
     def test_any_model_of_torchvision_can_be_named(self) -> None:
@@ -161,17 +161,35 @@ class TestOptions:
         [
             ("resnet", {}, 5),
             ("alexnet", {}, 7),
-            ("mobilenet", {}, 5),  # V3 has a stage more than V2
-            ("mobilenet", {"version": "v3_small"}, 6),
+            ("mobilenet", {}, 6),  # V3 has a stage more than V2
+            ("mobilenet", {"version": "v2"}, 5),
             ("torchvision", {}, 5),
-            ("torchvision", {"model": ("vgg11", "shufflenet_v2_x0_5")}, 4),
+            ("torchvision", {"model": ("vgg11", "shufflenet_v2_x0_5")}, 7),
         ],
     )
-    def test_as_many_stages_can_be_frozen_as_every_model_has(
+    def test_as_many_stages_can_be_frozen_as_any_of_the_models_has(
         self, name: str, overrides: dict[str, Any], most: int
     ) -> None:
         row = asked(name, PHOTO, **overrides)["freeze_depth"]
         assert (row.low, row.high) == (0, most)
+
+    @pytest.mark.parametrize(("model", "frozen"), [("shufflenet_v2_x0_5", 4), ("vgg11", 7)])
+    def test_a_model_of_fewer_stages_keeps_its_head(self, model: str, frozen: int) -> None:
+        overrides: dict[str, Override] = {
+            "model": ("shufflenet_v2_x0_5", "vgg11"),
+            "freeze_depth": 7,
+        }
+        params = {**default_params("torchvision", PHOTO, overrides)[0], "model": model}
+        config = suggest_config(
+            "torchvision",
+            optuna.trial.FixedTrial(params),
+            PHOTO,
+            epochs=3,
+            seed=0,
+            precision="fp32",
+            overrides=overrides,
+        )
+        assert (config.options["model"], config.freeze_depth) == (model, frozen)
 
     @pytest.mark.parametrize(
         ("name", "overrides", "told"),

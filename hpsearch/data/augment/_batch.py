@@ -30,7 +30,6 @@ from hpsearch.data.augment._rows import (
     Sides,
     Simple,
     Window,
-    in_format_of,
 )
 from hpsearch.data.augment._table import AUGMENTATIONS, augmentation
 
@@ -132,8 +131,7 @@ def mix_batch(
         own = maps.index_select(0, choice).squeeze(0)
     before = torch.arange(-1, n - 1, device=images.device) % n
     mixed = (images * own).addcmul_(images.index_select(0, before), 1 - own)
-    share = own.mean(dim=(1, 2, 3))
-    return Mixed(in_format_of(images, mixed), labels.index_select(0, before), share)
+    return Mixed(mixed, labels.index_select(0, before), share=own.mean(dim=(1, 2, 3)))
 
 
 def _active(strengths: Mapping[str, float]) -> list[Augmentation]:
@@ -153,8 +151,7 @@ def _steps(
                 len(parts) + 1, (n,), generator=generator, device=generator.device
             )
             for number, (part, simple) in enumerate(parts):
-                most = min(strength * part.high, part.limit)
-                steps.append(_Step(row.name, simple, most, drawn == number))
+                steps.append(_Step(row.name, simple, strength * part.high, drawn == number))
         else:
             shares = operation.parts if isinstance(operation, AllOf) else {row.name: 1.0}
             steps += [

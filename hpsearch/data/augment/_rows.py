@@ -118,7 +118,7 @@ class OneOf:
 
     Attributes:
         parts: names of rows that are `Affine`, `Colour` or `Pixels`. Strength 1 of this one is
-            their `high`; none passes its own `limit`.
+            their `high`; at its `limit` none passes their own.
     """
 
     parts: tuple[str, ...]
