@@ -23,6 +23,7 @@ from hpsearch.cli.main import app, main
 from hpsearch.engine.storage import DATABASE
 
 Run = Callable[[str], tuple[int, str, str]]
+COMMANDS = {"search", "dashboard", "export", "report", "data", "check", "families", "space"}
 SMALL = "--family logistic --family mlp --trials 4 --epochs 2"
 
 
@@ -218,7 +219,7 @@ def test_a_users_own_images_from_a_file(run: Run, tmp_path: Path) -> None:
 
 def test_help_of_every_command_and_option() -> None:
     commands = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    assert set(commands) == {"search", "dashboard", "export", "report", "data"}
+    assert set(commands) == COMMANDS
     below = commands["data"].commands
     assert set(below) == {"list", "inspect", "preview", "check", "convert"}
     commands |= {f"data {name}": command for name, command in below.items()}
@@ -232,7 +233,7 @@ def test_the_help_tells_what_it_is_for_and_lists_the_commands(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
     assert "best image classifier" in out
-    for command in ("search", "dashboard", "export", "report", "data"):
+    for command in COMMANDS:
         assert re.search(rf"^\s+{command}\s+\w", out, flags=re.MULTILINE)
     code, out, _ = run("--version")
     assert (code, out) == (0, f"hpsearch {metadata.version('hpsearch')}\n")
