@@ -60,7 +60,7 @@ def check_cli(
         data,
         reading,
         split,
-        families=tuple(family) if family else None,
+        families=family,
         name=name,
         seed=seed,
         overrides=set_ or [],

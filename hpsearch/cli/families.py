@@ -89,7 +89,10 @@ def space_cli(
 def _shape(size: str, channels: int) -> ImageShape:
     from hpsearch.data.dataset import ImageShape
     from hpsearch.data.spec import parse_size
+    from hpsearch.errors import DataError
 
+    if channels == 2:
+        raise DataError("--channels is 3, or 1 for gray images, but is 2")
     height, width = parse_size(size)
     return ImageShape(height, width, channels)
 
@@ -103,8 +106,6 @@ def _print_families(rows: list[dict[str, Any]], as_json: bool) -> None:
         text = Text(row["summary"])
         if row["presets"]:
             text.append(f"\npresets: {', '.join(row['presets'])}", style="dim")
-        if row["published_weights"]:
-            text.append("\nwith weights trained on ImageNet, or from scratch", style="dim")
         table.add_row(row["family"], text)
     console = Console()
     console.print(table)

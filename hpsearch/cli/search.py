@@ -60,7 +60,7 @@ def search_cli(
         data,
         reading,
         split,
-        families=tuple(family) if family else None,
+        families=family,
         trials=trials,
         epochs=epochs,
         name=name,
@@ -85,7 +85,7 @@ def search_cli(
         say(console, f"stopped; finished trials are stored. To go on: {command}")
         raise typer.Exit(INTERRUPTED) from None
     _print_end(console, record)
-    if record.finished and not record.ranked():
+    if not record.ranked() and (record.finished or record.count("infeasible")):
         raise typer.Exit(1)
 
 
@@ -110,11 +110,12 @@ def _print_end(console: Console, record: SearchRecord) -> None:
 
     print_report(console, report_document(record, best=1))
     runs = "" if record.runs == RUNS else f" --runs {shlex.quote(str(record.runs))}"
-    say(
-        console,
-        f"search {record.name} has {record.finished} finished trials ({record.spec['trials']} "
-        f"asked for). To add some: the same command with --trials {2 * record.finished}",
-    )
+    asked = record.spec["trials"]
+    text = f"search {record.name} has {record.finished} finished trials ({asked} asked for)."
+    if record.finished < asked:
+        say(console, f"{text} So many configurations were infeasible that it gave up: narrow them")
+    else:
+        say(console, f"{text} To add some: the same command with --trials {2 * record.finished}")
     if not record.ranked():
         say(console, "no trial is complete, so there is nothing to export")
         return

@@ -43,8 +43,9 @@ Set = Annotated[
         "--set",
         metavar="NAME=VALUE",
         help="Fix a parameter (lr=1e-3), narrow it (lr=1e-4..1e-2), leave some of its choices "
-        "(optimizer=sgd,adamw), or search one that by default is not (ema=search); for one family "
-        "only, cnn.lr=1e-3; 'hpsearch space FAMILY' lists them. Give the option again for more.",
+        "(optimizer=sgd,adamw), or search one that by default is not (ema=search); a list has "
+        "slashes (widths=512/256); for one family only, cnn.lr=1e-3; 'hpsearch space FAMILY' lists "
+        "them. Give the option again for more.",
     ),
 ]
 
@@ -54,6 +55,8 @@ def study_spec(
     data: str | None,
     reading: DataOptions,
     split: SplitOptions,
+    *,
+    families: list[str] | None,
     **options: Any,
 ) -> StudySpec:
     """The study file's specification, or the default one, with the given options on top."""
@@ -62,6 +65,10 @@ def study_spec(
     spec = load_study(study) if study is not None else StudySpec()
     overrides = parse_overrides(options.pop("overrides"))
     changes = {name: value for name, value in options.items() if value is not None}
+    if families:  # files of the user's own are found from anywhere afterwards
+        changes["families"] = tuple(
+            str(Path(name).resolve()) if name.endswith(".py") else name for name in families
+        )
     if data is not None and "name" not in changes:
         changes["name"] = ""  # the name follows the data
     changes["data"] = reading.spec(spec.data_spec if data is None else data)

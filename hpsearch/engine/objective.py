@@ -88,6 +88,11 @@ def run_trial(worker: Worker, study: optuna.Study, family: str, trial: optuna.Tr
     except (HpsearchError, torch.OutOfMemoryError) as error:
         trial.set_user_attr("failure", " ".join(str(error).split()))
         state = TrialState.FAIL
+    except Exception as error:
+        if not family.endswith(".py"):
+            raise  # a bug of ours; one in a user's own model is a failed trial
+        trial.set_user_attr("failure", " ".join(f"{type(error).__name__}: {error}".split()))
+        state = TrialState.FAIL
     value = None
     if history:
         write_history(folder / HISTORY, history)

@@ -73,11 +73,20 @@ def check_study(
         HpsearchError: as `search`; or there is no such trial, or it has no configuration yet.
     """
     target = resolve_device(device)
-    views = prepare_data(spec, None, Path(runs), watch=watch).views(target, watch=watch)
+    prepared = prepare_data(spec, None, Path(runs), watch=watch)
+    views = prepared.views(target, watch=watch)
     if trial is not None:
-        record = load_search(runs, spec.name).trial(trial)
+        search = load_search(runs, spec.name)
+        record = search.trial(trial)
         if record.config is None:
             raise SearchError(f"trial {trial} has no configuration yet: it is {record.state}")
+        for part in ("data", "split"):
+            if search.fingerprints[part] != prepared.fingerprints[part]:
+                raise SearchError(
+                    f"search {search.name!r} was made with other {part} than these "
+                    f"({search.data['name']}): give the study file, or the same --data, --split "
+                    "and other options that it was started with"
+                )
         yield check_overfit(record.config, views, name=trial, device=target)
         return
     for family in spec.families:
@@ -184,8 +193,9 @@ def _findings(config: TrainConfig, data: ResidentData, history: list[EpochResult
         else:
             findings.append(f"it learns, but slowly: {lr} may be too low, or the model too small")
     if config.freeze_depth or config.freeze:
+        names = f" and freeze {'/'.join(config.freeze)}" if config.freeze else ""
         findings.append(
-            f"freeze_depth {config.freeze_depth} leaves few weights to learn with: try 0"
+            f"freeze_depth {config.freeze_depth}{names} leave few weights to learn with: try less"
         )
     clashes = _same_images(data)
     if clashes:

@@ -26,6 +26,7 @@ from hpsearch.engine.objective import Worker, drop_checkpoints, run_trial
 from hpsearch.engine.records import SearchRecord, left_to_do, read_search, trial_state
 from hpsearch.engine.setup import (
     create_studies,
+    epochs_of,
     find_existing,
     first_config,
     load_studies,
@@ -261,12 +262,13 @@ def _estimates(
     estimates = []
     for family, trials in left.items():
         seconds = _epoch_seconds(spec, family, data, device, precision) if trials else 0.0
+        epochs = epochs_of(spec, family, data.shape)[1]
         estimates.append(
             FamilyEstimate(
                 family=family_label(family),
                 trials=trials,
                 epoch_seconds=seconds,
-                seconds=seconds * spec.epochs * trials,
+                seconds=seconds * epochs * trials,
             )
         )
     return tuple(estimates)

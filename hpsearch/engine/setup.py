@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import optuna
 import torch
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
 from optuna.trial import FixedTrial
 
@@ -21,6 +23,7 @@ from hpsearch.config import Precision, TrainConfig, WeightsConfig
 from hpsearch.data.checks.source import data_warnings
 from hpsearch.data.dataset import ImageDataset, ImageShape
 from hpsearch.data.decode import Progress
+from hpsearch.data.preprocessing import input_shape
 from hpsearch.data.sources import locate
 from hpsearch.data.splits import (
     DevelopmentData,
@@ -32,17 +35,19 @@ from hpsearch.data.splits import (
     split_notes,
 )
 from hpsearch.data.store import Watch, load_dataset
-from hpsearch.data.views import DataViews
+from hpsearch.data.views import DataViews, subset_positions
 from hpsearch.engine.records import SPLIT, search_attrs, study_name
 from hpsearch.engine.samplers import make_pruner, make_sampler
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.storage import DATABASE, open_storage
-from hpsearch.errors import InfeasibleError, SearchError
+from hpsearch.errors import InfeasibleError, SearchError, SpaceError
 from hpsearch.families import (
+    build_model,
     check_overrides,
     default_params,
     family_label,
     get_family,
+    initial_model,
     resolve_weights,
     space_fingerprint,
     space_of,
@@ -50,7 +55,11 @@ from hpsearch.families import (
     weights_of,
 )
 from hpsearch.training.device import default_precision
+from hpsearch.training.model import StagedModel
 from hpsearch.training.trainer import check_config
+
+SAMPLES = 50
+"""Configurations that are tried before a search is refused because none of them fits the data."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,9 +130,6 @@ def prepare_data(
         # Before the rest is looked at: the stored split does not fit other data.
         _check_same_search(spec, {"data": dataset.fingerprint}, existing, runs)
     check_overrides(spec.families, dataset.shape, spec.overrides)
-    for family in spec.families:
-        with contextlib.suppress(InfeasibleError):  # the trial will say so
-            check_config(first_config(spec, family, dataset.shape, precision="fp32"))
     stored = runs / spec.name / SPLIT
     if existing is not None and stored.is_file():
         split = load_split(stored)
@@ -132,11 +138,21 @@ def prepare_data(
     fingerprints = _fingerprints(spec, dataset, split)
     if existing is not None:
         _check_same_search(spec, fingerprints, existing, runs)
+    development = development_data(dataset, split)
+    infeasible = [
+        f"what {family_label(family)} tries first cannot be trained: {reason}"
+        for family in spec.families
+        if (reason := _try_first(spec, family, development))
+    ]
     return PreparedData(
-        development=development_data(dataset, split),
+        development=development,
         split=split,
         fingerprints=fingerprints,
-        warnings=(*data_warnings(dataset, split), *_space_warnings(spec, dataset.shape)),
+        warnings=(
+            *data_warnings(dataset, split),
+            *_space_warnings(spec, dataset.shape),
+            *infeasible,
+        ),
         summary={
             "name": dataset.name,
             "source": locate(spec.data_spec).to_dict(),
@@ -146,6 +162,78 @@ def prepare_data(
             "counts": split.counts,
         },
     )
+
+
+def _try_first(spec: StudySpec, family: str, development: DevelopmentData) -> str:
+    """Makes the model that a family tries first, to find mistakes before anything is written.
+
+    Returns:
+        Why it is infeasible, or nothing; the search may find others that are not.
+    """
+    shape, classes = development.train.shape, len(development.train.classes)
+    try:
+        config = first_config(spec, family, shape, precision="fp32")
+        check_config(config)
+        given = input_shape(config.input, shape)
+        model = initial_model(config, given, classes)
+        model.freeze(config.freeze_depth, config.freeze)
+        _check_enough(config, development)
+        if family.endswith(".py"):
+            _try_own(family, model, given, classes)
+    except InfeasibleError as error:
+        if not _any_feasible(spec, family, development):
+            raise InfeasibleError(
+                f"no configuration of {family_label(family)} that was tried fits the data: {error}"
+            ) from None
+        return str(error)
+    return ""
+
+
+def _check_enough(config: TrainConfig, development: DevelopmentData) -> None:
+    if config.train_images:
+        subset_positions(development.train.labels, min(config.train_images, len(development.train)))
+
+
+def _try_own(family: str, model: StagedModel, shape: ImageShape, classes: int) -> None:
+    """Runs a user's own model once: its mistakes are those of its file."""
+    images = torch.zeros(2, shape.channels, shape.height, shape.width)
+    try:
+        with torch.no_grad():
+            outputs = tuple(model.eval()(images).shape)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise SpaceError(
+            f"family file {family}: its model fails on images of {shape}: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    if outputs != (2, classes):
+        raise SpaceError(
+            f"family file {family}: its model gives {outputs} for 2 images, and must give "
+            f"{(2, classes)}: one number for each class"
+        )
+
+
+def _any_feasible(spec: StudySpec, family: str, development: DevelopmentData) -> bool:
+    """Whether one of some configurations drawn at random can be built."""
+    shape, classes = development.train.shape, len(development.train.classes)
+    with _quiet_optuna():
+        study = optuna.create_study(sampler=RandomSampler(seed=0))
+        for _ in range(SAMPLES):
+            with contextlib.suppress(InfeasibleError):
+                config = suggest_config(
+                    family,
+                    study.ask(),
+                    shape,
+                    epochs=spec.epochs,
+                    seed=0,
+                    precision="fp32",
+                    overrides=spec.overrides,
+                )
+                _check_enough(config, development)
+                with torch.device("meta"):
+                    build_model(config, input_shape(config.input, shape), classes)
+                return True
+    return False
 
 
 def _fingerprints(spec: StudySpec, dataset: ImageDataset, split: Split) -> dict[str, str]:
@@ -160,12 +248,18 @@ def _fingerprints(spec: StudySpec, dataset: ImageDataset, split: Split) -> dict[
         for name in spec.families
         for source, published in weights_of(name, dataset.shape, spec.overrides)
     }
-    return {"data": dataset.fingerprint, "split": split.fingerprint, **spaces, **weights}
+    files = {
+        f"code of {name}": hashlib.sha256(Path(name).read_bytes()).hexdigest()
+        for name in spec.families
+        if name.endswith(".py")
+    }
+    return {"data": dataset.fingerprint, "split": split.fingerprint, **spaces, **weights, **files}
 
 
 def _space_warnings(spec: StudySpec, shape: ImageShape) -> tuple[str, ...]:
     """What a user should know of the spaces."""
-    vary = [family_label(name) for name in spec.families if epochs_vary(spec, name, shape)]
+    ranges = {family_label(name): epochs_of(spec, name, shape) for name in spec.families}
+    vary = [name for name, (least, most) in ranges.items() if least < most]
     if not vary:
         return ()
     return (
@@ -193,11 +287,13 @@ def first_config(
     )
 
 
-def epochs_vary(spec: StudySpec, family: str, shape: ImageShape) -> bool:
-    """Whether trials of a family can have different numbers of epochs."""
+def epochs_of(spec: StudySpec, family: str, shape: ImageShape) -> tuple[int, int]:
+    """The least and the greatest number of epochs that trials of a family can have."""
     rows = space_of(family, shape, spec.overrides)
     row = next((row for row in rows if row.name == "epochs"), None)
-    return row is not None and row.low < row.high
+    if row is None:
+        return spec.epochs, spec.epochs
+    return round(row.low) or spec.epochs, round(row.high) or spec.epochs
 
 
 def _check_same_search(
@@ -341,10 +437,10 @@ def _quiet_optuna() -> Iterator[None]:
 
 
 def _policy(spec: StudySpec, family: str, share: int, shape: ImageShape) -> dict[str, Any]:
-    vary = epochs_vary(spec, family, shape)
+    least, most = epochs_of(spec, family, shape)
     return {
         "sampler": make_sampler(seed=spec.seed, family=family_label(family), share=share),
-        "pruner": NopPruner() if vary else make_pruner(epochs=spec.epochs, share=share),
+        "pruner": make_pruner(epochs=most, share=share) if least == most else NopPruner(),
     }
 
 

@@ -30,7 +30,8 @@ class StudySpec:
         families: one Optuna study each, under the search's name; names, or paths of files of
             your own that end in .py.
         trials: in all, shared out evenly over the families.
-        epochs: of every trial; it is the pruner's resource, so it is fixed for the search.
+        epochs: of every trial; it is the pruner's resource. Where an override of "epochs" lets
+            them vary, nothing is pruned.
         overrides: by name of a parameter: a value fixes it, a `Range` narrows it, a tuple
             leaves only these choices, a list is one value of a parameter that is a list, and
             "search" searches what by default is not. Applied to each family that has the
@@ -80,7 +81,12 @@ class StudySpec:
             raise SearchError(
                 f"{self.name!r} is the name of the storage's own file; use another --name"
             )
-        labels = {family_label(str(name)) for name in self.families}
+        if not all(isinstance(name, str) for name in (*self.families, *self.overrides)):
+            raise SearchError(
+                "families and the names of overrides must be texts, but are "
+                f"{self.families!r} and {tuple(self.overrides)!r}"
+            )
+        labels = {family_label(name) for name in self.families}
         if not self.families or len(labels) != len(self.families):
             raise SearchError(
                 f"families must be one or more different names, but got {self.families!r}"

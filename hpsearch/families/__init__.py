@@ -17,7 +17,7 @@ import torch
 from hpsearch.config import EarlyStopping, Precision, TrainConfig
 from hpsearch.data.dataset import ImageShape
 from hpsearch.errors import SpaceError
-from hpsearch.families._family import Family, Start, Suggestion, ask_start
+from hpsearch.families._family import NO_WEIGHTS, Family, Start, Suggestion, ask_start
 from hpsearch.families._parameter import (
     SEARCH,
     Override,
@@ -25,6 +25,7 @@ from hpsearch.families._parameter import (
     ParamValue,
     Range,
     format_list,
+    listed_values,
     parse_override,
 )
 from hpsearch.families._recipe import suggest_training
@@ -89,6 +90,10 @@ def get_family(name: str) -> Family:
         path = Path(name)
         if not path.is_file():
             raise SpaceError(f"there is no family file {name}; known families: {_known()}")
+        if path.stem in family_names():
+            raise SpaceError(
+                f"family file {name} is called as a family of hpsearch, {path.stem}; rename it"
+            )
         return _from_file(str(path.resolve()), path.stat().st_mtime_ns)
     if name not in family_names():
         raise SpaceError(
@@ -117,6 +122,8 @@ def _from_file(path: str, changed: int) -> Family:
     family = getattr(module, "FAMILY", None)
     if not isinstance(family, Family):
         raise SpaceError(f"family file {path} must set FAMILY = Family(...), but it is {family!r}")
+    if not family.defaults:
+        raise SpaceError(f"family file {path}: defaults must hold one setting known to work")
     return family
 
 
@@ -185,9 +192,13 @@ def check_overrides(
         for row in rows:
             row.narrowed(override)
         if not any(name in asked[family] for family in meant):
+            where = "; ".join(
+                f"{other} is {listed_values(values) if any(values) else 'not given'}"
+                for other, values in rows[0].condition.items()
+            )
             raise SpaceError(
                 f"parameter {key!r} does not exist under the other values that are set; "
-                "leave it out"
+                f"leave it out{f', or see to it that {where}' if where else ''}"
             )
 
 
@@ -209,13 +220,19 @@ def default_params(
     name: str, shape: ImageShape, overrides: Mapping[str, Override] | None = None
 ) -> list[dict[str, ParamValue]]:
     """The family's settings known to work, moved into what `shape` and `overrides` allow; those
-    that had to be moved least come first.
+    that had to be moved least come first. Those meant for training from weights are left out where
+    it is from scratch, and the other way round.
     """
-
-    def moved(default: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
-        return settle(lambda trial: _suggestion(name, trial, shape, overrides), default)
-
-    settled = [(moved(default), default) for default in known_good(name, shape)]
+    settled: list[tuple[dict[str, ParamValue], dict[str, ParamValue]]] = []
+    for default in known_good(name, shape):
+        starts: list[Suggestion] = []
+        moved = settle(
+            lambda trial, starts=starts: starts.append(_suggestion(name, trial, shape, overrides)),  # type: ignore[misc]
+            default,
+        )
+        from_scratch = default.get("weights", NO_WEIGHTS) == NO_WEIGHTS
+        if "weights" not in default or from_scratch == (starts[0].weights is None):
+            settled.append((moved, default))
     settled.sort(key=lambda pair: sum(pair[1].get(key) != value for key, value in pair[0].items()))
     params = [pair[0] for pair in settled]
     return [row for number, row in enumerate(params) if row not in params[:number]]
@@ -258,14 +275,20 @@ def weights_of(
     torchvision that they are meant for.
     """
     published, found = get_family(name).published, set()
+    row = next(
+        row for row in space_of(name, shape, overrides, everything=True) if row.name == "weights"
+    )
+    own = own_overrides(name, overrides)
+    for source in row.choices if row.searched else (row.off,):
+        fixed = own if source is None else {**own, "weights": source}
 
-    def note(trial: TrialLike) -> None:
-        suggestion = _suggestion(name, trial, shape, overrides)
-        if suggestion.weights is not None:
-            model = None if published is None else published(suggestion.options)
-            found.add((suggestion.weights.source, model))
+        def note(trial: TrialLike, fixed: Mapping[str, Override] = fixed) -> None:
+            suggestion = _suggestion(name, trial, shape, fixed)
+            if suggestion.weights is not None:
+                model = None if published is None else published(suggestion.options)
+                found.add((suggestion.weights.source, model))
 
-    explore(note)
+        explore(note)
     return tuple(sorted(found, key=str))
 
 

@@ -19,7 +19,7 @@ from hpsearch.config import (
 )
 from hpsearch.data.dataset import ImageShape
 from hpsearch.data.preprocessing import input_shape
-from hpsearch.errors import SpaceError
+from hpsearch.errors import InfeasibleError
 from hpsearch.families._parameter import ParamValue
 from hpsearch.families._published import is_published
 from hpsearch.families._space import Suggester
@@ -131,7 +131,7 @@ def ask_start(
             "none". None: there are none, and only exports can be started from.
 
     Raises:
-        SpaceError: a preset together with an export, which has options of its own.
+        InfeasibleError: a preset together with an export, which has options of its own.
         CheckpointError: weights that do not exist, or an export of another family.
     """
     options: Options | None = None
@@ -155,7 +155,7 @@ def ask_start(
     if weights is not None and (pretrained is None or not is_published(weights)):
         info = weights_info(weights, family=family, published=None)
         if info.options is not None and options is not None:
-            raise SpaceError(
+            raise InfeasibleError(
                 f"the export {weights} has options of its own, so preset must be left out"
             )
         options = options if info.options is None else info.options

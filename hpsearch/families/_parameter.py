@@ -21,6 +21,8 @@ class Range:
     high: float
 
     def __post_init__(self) -> None:
+        if not all(isinstance(end, int | float) for end in (self.low, self.high)):
+            raise SpaceError(f"a range is two numbers, but got {self.low!r} and {self.high!r}")
         if not self.low <= self.high:
             raise SpaceError(f"a range must rise, but got {self.low!r} to {self.high!r}")
 
@@ -81,6 +83,12 @@ class Parameter:
             return f"one of {listed_values(self.choices)}{more}"
         return f"{self.low:g} to {self.high:g}"
 
+    def allows(self, value: ParamValue) -> bool:
+        """Whether `value` is in the range or among the choices."""
+        if self.kind == "categorical":
+            return value in self.choices
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
     def nearest(self, value: ParamValue) -> ParamValue:
         """`value` where the parameter allows it, else what comes nearest to it."""
         if self.kind == "categorical":
@@ -100,7 +108,8 @@ class Parameter:
     def middle(self) -> ParamValue:
         """The middle of the range, on its scale; the first of the choices."""
         if self.kind == "categorical":
-            return self.choices[0]
+            numeric = all(isinstance(choice, int) for choice in self.choices)
+            return self.choices[len(self.choices) // 2 if numeric else 0]
         mean = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
         return self.nearest(round(mean) if self.kind == "int" else mean)
 
@@ -143,6 +152,10 @@ class Parameter:
             is_number = isinstance(bound, int | float) and not isinstance(bound, bool)
             if bound == self.off and is_number:
                 continue
+            if isinstance(bound, str):
+                raise SpaceError(
+                    f"{self.name} must be a number {least:g} to {most:g}, not {bound!r}"
+                )
             if not is_number or not least <= bound <= most:  # type: ignore[operator]
                 limits = f"within {least:g} to {most:g}" if most < math.inf else f"from {least:g}"
                 raise SpaceError(f"{self.name} must be {limits}, but got {_show(override)}")
@@ -160,7 +173,7 @@ class Parameter:
         allowed = (*self.choices, *self.also, *(() if self.off is None else (self.off,)))
         foreign = [choice for choice in chosen if choice not in allowed and not self._fits(choice)]
         if foreign or not chosen:
-            known = listed_values(dict.fromkeys(allowed))
+            known = listed_values(value for value in dict.fromkeys(allowed) if value != "")
             more = ", or any text" if self.open else ""
             if self.least is not None:
                 more = f", or any whole number from {self.least}"
@@ -226,11 +239,14 @@ def parse_override(text: str) -> tuple[str, Override]:
     if not (name and equals and value):
         raise SpaceError(f"--set takes NAME=VALUE, for example lr=1e-3, but got {text!r}")
     low, dots, high = value.partition("..")
-    if dots:
+    if dots and "/" not in value and "\\" not in value:  # which is a path, or a list
         ends = (_parse_value(low), _parse_value(high))
         if not all(isinstance(end, int | float) for end in ends):
             raise SpaceError(f"--set {name}: a range is two numbers, LOW..HIGH, but got {value!r}")
-        return name, Range(*ends)  # type: ignore[arg-type]
+        try:
+            return name, Range(*ends)  # type: ignore[arg-type]
+        except SpaceError as error:
+            raise SpaceError(f"--set {name}: {error}") from None
     if "," in value:
         return name, tuple(_parse_value(part) for part in value.split(",") if part.strip())
     return name, _parse_value(value)

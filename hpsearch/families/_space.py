@@ -263,7 +263,9 @@ class Explorer:
         elif told is not None:
             value = row.nearest(told)
         else:
-            value = row.middle if row.off is None else row.nearest(row.off)
+            # What means "off", such as 0, is often outside of the range, and its ends are extreme.
+            usual = row.off is not None and row.allows(row.off)
+            value = typing.cast(ParamValue, row.off) if usual else row.middle
         self.asked[row.name] = row
         self.answers[row.name] = value
         return value

@@ -56,7 +56,7 @@ def ask_architecture(s: Suggester, start: Start, model: str) -> dict[str, Any]:
         help="first layers: as published; small or stride1 for small images, the second with the "
         "published kernel; auto: by the size of the images",
     )
-    published = start.weights is not None and start.info is None
+    published = start.weights is not None and start.options is None
     if stem == _AUTO:
         stem = usual_stem(model, start)
     elif stem == "small" and published:
@@ -80,7 +80,7 @@ def usual_stem(model: str, start: Start) -> str:
 
 def _input_shape(start: Start) -> ImageShape:
     """Published weights want squares, of 224 pixels or more unless a size is asked for."""
-    if start.weights is None or start.info is not None:
+    if start.weights is None or start.options is not None:
         return start.shape
     side = start.image_size or 224
     return ImageShape(side, side, 3)
@@ -112,7 +112,7 @@ def zoo_defaults(
     pretrained: tuple[float, float] = (2e-4, 0.01),
     **values: ParamValue,
 ) -> Defaults:
-    """Settings known to work, one for each of `RECIPES`.
+    """Settings known to work, one for each of `RECIPES`, with weights and from scratch.
 
     Args:
         scratch: their learning rates from initial weights of no training.
@@ -126,11 +126,13 @@ def zoo_defaults(
             **strengths,
             # Gray images are rarely photographs: digits, letters and scans are not to be flipped.
             "hflip": _choose(lambda shape: shape.channels == 3, strengths["hflip"], 0.0),
-            "lr": _choose(is_small, *rates),
+            "weights": weights,
+            "lr": lr,
             "freeze_depth": 0,
             **values,
         }
-        for recipe, *rates in zip(RECIPES, scratch, pretrained, strict=True)
+        for weights, rates in (("imagenet", pretrained), (NO_WEIGHTS, scratch))
+        for recipe, lr in zip(RECIPES, rates, strict=True)
     )
 
 

@@ -81,7 +81,7 @@ def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
         start,
         options=dataclasses.asdict(options),
         stages=len(options.block_channels) + 1,
-        most_stages=MOST_STAGES if start.weights is None else None,
+        most_stages=None if start.weights and len(start.sources) == 1 else MOST_STAGES,
         dropout=options.has_dropout,
         augment=("rotate", "translate", "scale"),
         label_smoothing=True,
@@ -96,7 +96,7 @@ def _ask_options(s: Suggester, start: Start) -> CnnOptions:
         )
     # A range must be the same in all trials: where they differ in the size of the images, `build`
     # says which blocks are too many.
-    most = MOST_BLOCKS if s.is_set("image_size") else most_blocks(start.data)
+    most = max(1, most_blocks(start.largest))
     usual = CnnOptions()
     values: dict[str, Any] = {}
     values["widths"] = s.numbers(
@@ -133,7 +133,7 @@ def _ask_options(s: Suggester, start: Start) -> CnnOptions:
     return CnnOptions(
         **values,
         norm=norm,
-        kernel=s.number("kernel", (3, 5, 7), least=1, off=usual.kernel, help="side; odd"),
+        kernel=s.number("kernel", (3, 5, 7), also=(1, 9, 11), off=usual.kernel, help="side"),
         padding=s.categorical(
             "padding", PADDINGS, off=usual.padding, help="same: maps keep their size"
         ),

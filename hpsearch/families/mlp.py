@@ -87,7 +87,7 @@ def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
         start,
         options=dataclasses.asdict(options),
         stages=len(options.hidden_widths) + 1,
-        most_stages=MOST_STAGES if start.weights is None else None,
+        most_stages=None if start.weights and len(start.sources) == 1 else MOST_STAGES,
         dropout=True,
         augment=("rotate", "translate"),
         label_smoothing=True,

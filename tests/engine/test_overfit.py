@@ -119,6 +119,9 @@ def test_a_trial_of_a_search_is_checked(tmp_path: Path) -> None:
     assert result.passed
     with pytest.raises(SearchError, match="'mlp-7'"):
         list(check_study(spec, runs=tmp_path / "runs", trial="mlp-7", device="cpu"))
+    elsewhere = dataclasses.replace(spec, data="glyphs", name="digits")
+    with pytest.raises(SearchError, match="other data than these"):
+        list(check_study(elsewhere, runs=tmp_path / "runs", trial="mlp-1", device="cpu"))
     other = dataclasses.replace(spec, name="other")
     with pytest.raises(SearchError, match="'other'"):
         list(check_study(other, runs=tmp_path / "runs", trial="mlp-0", device="cpu"))
