@@ -239,6 +239,7 @@ def test_the_size_of_the_images_is_searched_and_exported(tmp_path: Path) -> None
         trials=8,
         epochs=1,
         keep=8,
+        seed=1,
         overrides={"image_size": (6, 12), "layers": 1, "normalise": ("half", "dataset")},
     )
     record = search(spec, runs=tmp_path / "runs", device="cpu")
