@@ -176,7 +176,7 @@ def check_overrides(
     labels = {family_label(name): name for name in families}
     spaces = {name: _whole_space(name, get_family(name), shape) for name in families}
     asked = {name: {row.name for row in space_of(name, shape, overrides)} for name in families}
-    for key, override in overrides.items():
+    for key in overrides:
         label, dot, name = key.rpartition(".")
         if dot and label not in labels:
             raise SpaceError(f"{key}: no family {label!r} is searched, but {', '.join(labels)}")
@@ -189,8 +189,6 @@ def check_overrides(
             raise SpaceError(
                 f"unknown parameter {key!r}; {hint}{', '.join(labels)} have {', '.join(known)}"
             )
-        for row in rows:
-            row.narrowed(override)
         if not any(name in asked[family] for family in meant):
             where = "; ".join(
                 f"{other} is {listed_values(values) if any(values) else 'not given'}"

@@ -154,7 +154,7 @@ class Parameter:
                 continue
             if isinstance(bound, str):
                 raise SpaceError(
-                    f"{self.name} must be a number {least:g} to {most:g}, not {bound!r}"
+                    f"{self.name} must be a number, {least:g} to {most:g}, but got {bound!r}"
                 )
             if not is_number or not least <= bound <= most:  # type: ignore[operator]
                 limits = f"within {least:g} to {most:g}" if most < math.inf else f"from {least:g}"

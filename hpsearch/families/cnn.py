@@ -26,9 +26,6 @@ from hpsearch.families._parameter import ParamValue
 from hpsearch.families._recipe import MOST_STAGES, RECIPES, suggest_training
 from hpsearch.families._space import Suggester
 
-MOST_BLOCKS = 10
-"""As many as images of 1,024 pixels can be halved: for overrides, where images vary in size."""
-
 
 def _reference(**options: Any) -> Options:
     """What the networks of the reference reports have in common, and the rest of one of them."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageShape
 from hpsearch.data.preprocessing import input_shape
-from hpsearch.errors import ConfigError, InfeasibleError
-from hpsearch.families import default_params, get_family, space_of, suggest_config
+from hpsearch.errors import ConfigError, InfeasibleError, SpaceError
+from hpsearch.families import check_overrides, default_params, get_family, space_of, suggest_config
 from hpsearch.families._convnet import (
     NORMS,
     PADDINGS,
@@ -525,9 +525,12 @@ def test_where_the_image_size_varies_the_depth_does_not_depend_on_it() -> None:
     for sizes in (32, (4, 32), "search"):
         rows = {row.name: row for row in space_of("cnn", data, {"image_size": sizes})}
         assert (rows["blocks"].low, rows["blocks"].high) == (1, 4)
-    config = configured({"image_size": 4, "blocks": 3}, data)
+    config = configured({"image_size": (4, 32), "blocks": 3}, data)
     with pytest.raises(InfeasibleError, match="at least 8x8 or at most 2 blocks"):
-        CNN.build(config.options, input_shape(config.input, data), 10)
+        CNN.build(config.options, ImageShape(4, 4, 3), 10)
+    with pytest.raises(SpaceError, match=r"blocks must be within 1 to 2"):
+        configured({"image_size": 4, "blocks": 3}, data)
+    check_overrides(("cnn",), data, {"image_size": 32, "blocks": 5})
     config = configured({"image_size": 32, "blocks": 5}, data)
     assert len(CNN.build(config.options, input_shape(config.input, data), 10).stages) == 6
 

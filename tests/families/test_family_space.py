@@ -290,7 +290,7 @@ class TestCheckOverrides:
             ({"optimizer": "lion"}, "optimizer must be one of adamw, sgd, .*, but got 'lion'"),
             ({"ema": 1.0}, "ema must be within 0 to 0.999999, but got 1.0"),
             ({"weight_decay": Range(0.0, 0.1)}, "weight_decay .* log scale.* above 0"),
-            ({"rotate": "a"}, "rotate must be within 0 to 180, but got 'a'"),
+            ({"rotate": "a"}, "rotate must be a number, 0 to 180, but got 'a'"),
             ({"lr_ladder": "search"}, "lr_ladder is a list.*lr_ladder=0.01/0.001"),
             ({"lr_ladder": "0.1/fast"}, "lr_ladder must be a list.*'0.1/fast'"),
             ({"dropout_rates": [0.5, 2.0]}, "dropout_rates must be a list.* 0 to 0.95"),
