@@ -95,7 +95,8 @@ def get_family(name: str) -> Family:
                 f"family file {name} is called as a family of hpsearch, {path.stem}; rename it"
             )
         return _from_file(str(path.resolve()), path.stat().st_mtime_ns)
-    if name not in family_names():
+    loaded = not name.startswith("_") and f"{__name__}.{name}" in sys.modules
+    if not loaded and name not in family_names():
         raise SpaceError(
             f"unknown family {name!r}; known: {_known()}; a file of your own ends in .py"
         )
@@ -273,11 +274,12 @@ def weights_of(
     torchvision that they are meant for.
     """
     published, found = get_family(name).published, set()
-    row = next(
-        row for row in space_of(name, shape, overrides, everything=True) if row.name == "weights"
-    )
     own = own_overrides(name, overrides)
-    for source in row.choices if row.searched else (row.off,):
+    given = own.get("weights")
+    if given == SEARCH:
+        given = (NO_WEIGHTS,) if published is None else ("imagenet", NO_WEIGHTS)
+    # One after the other: what depends on two choices at once is found by chance only.
+    for source in given if isinstance(given, tuple) else (given,):
         fixed = own if source is None else {**own, "weights": source}
 
         def note(trial: TrialLike, fixed: Mapping[str, Override] = fixed) -> None:

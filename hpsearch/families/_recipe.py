@@ -253,7 +253,7 @@ def _ask_schedule(
 def _ask_dropout(s: Suggester) -> DropoutConfig:
     depth = s.categorical(
         "dropout_depth",
-        [row.name for row in DEPTHS] or ("flat",),
+        [row.name for row in DEPTHS],
         off="flat",
         help="from input to output",
     )

@@ -196,37 +196,33 @@ def _outcome(name: str, stem: str, pool: str, height: int, width: int) -> int | 
     with torch.device("meta"):
         parts = take_apart(name, shape, stem=stem, pool=pool)
     stages = nn.Sequential(OrderedDict(parts.stages))
-    running: list[_Misfit] = []
+    entered: list[_Misfit] = []
     for path, module in stages.named_modules():
-        module.register_forward_pre_hook(_entering(running, path))
-        module.register_forward_hook(_leaving(running))
+        module.register_forward_pre_hook(_note(entered, path))
+        module.register_forward_hook(_refuse_empty)
     try:
         with torch.no_grad():
             features: Tensor = nn.Sequential(stages, *parts.head).eval()(_no_images(shape))
     except NotImplementedError:
         raise
     except RuntimeError:
-        return running[-1]
+        return entered[-1]
     return features.shape[1]
 
 
-def _entering(running: list[_Misfit], path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+def _note(entered: list[_Misfit], path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         sides = inputs[0].shape[2:] if inputs and isinstance(inputs[0], Tensor) else ()
         layer = f"{path} ({type(module).__name__})"
-        running.append(_Misfit(layer=layer, size="x".join(str(side) for side in sides)))
+        entered.append(_Misfit(layer=layer, size="x".join(str(side) for side in sides)))
 
     return hook
 
 
-def _leaving(running: list[_Misfit]) -> Callable[[nn.Module, object, object], None]:
-    def hook(module: nn.Module, inputs: object, outputs: object) -> None:
-        # On meta, some versions of torch let a convolution make a map without pixels.
-        if isinstance(outputs, Tensor) and outputs.numel() == 0:
-            raise RuntimeError("the map is empty")
-        running.pop()
-
-    return hook
+def _refuse_empty(module: nn.Module, inputs: object, outputs: object) -> None:
+    # On meta, torch 2.11 lets a convolution make a map of no pixels where one side is too short.
+    if isinstance(outputs, Tensor) and outputs.numel() == 0:
+        raise RuntimeError("the map is empty")
 
 
 def fits(name: str, shape: ImageShape, *, stem: str) -> bool:

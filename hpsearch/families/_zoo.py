@@ -20,7 +20,14 @@ from hpsearch.families._stages import POOLS, feature_count, stage_names, take_ap
 from hpsearch.families._stems import STEMS
 from hpsearch.training.model import StagedModel
 
-__all__ = ["ZooOptions", "adapt_published", "build_zoo", "model_names", "stage_names"]
+__all__ = [
+    "ZooOptions",
+    "adapt_published",
+    "build_zoo",
+    "check_choice",
+    "model_names",
+    "stage_names",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -155,6 +155,9 @@ class TestOptions:
         assert asked("torchvision", ImageShape(8, 8, 1))["model"].choices == every[:2]
         larger = asked("torchvision", ImageShape(8, 8, 1), image_size=(8, 16))
         assert larger["model"].choices == every
+        # The choices are the same whatever the weights are.
+        both = asked("torchvision", ImageShape(20, 20, 3), weights=("none", "imagenet"))
+        assert both["model"].choices == every
 
     @pytest.mark.parametrize(
         ("name", "overrides", "most"),
