@@ -48,8 +48,9 @@ class TestInfeasibleConfigurations:
     )
 
     @pytest.fixture(scope="class")
-    def record(self, tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
-        return search(self.SPEC, runs=tmp_path_factory.mktemp("runs"), device="cpu")
+    @classmethod
+    def record(cls, tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
+        return search(cls.SPEC, runs=tmp_path_factory.mktemp("runs"), device="cpu")
 
     def test_they_are_told_to_the_sampler_and_not_counted(self, record: SearchRecord) -> None:
         assert record.finished == 5
@@ -152,8 +153,9 @@ class TestTransfer:
         )
 
     @pytest.fixture(scope="class")
-    def record(self, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
-        return search(self.spec(exported), runs=tmp_path_factory.mktemp("runs"), device="cpu")
+    @classmethod
+    def record(cls, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
+        return search(cls.spec(exported), runs=tmp_path_factory.mktemp("runs"), device="cpu")
 
     def test_freeze_depth_is_searched_and_kept_to(
         self, exported: Path, record: SearchRecord
