@@ -31,19 +31,21 @@ class ReplayableTPESampler(BaseSampler):
 
     Args:
         seed: of the search and family.
-        n_startup_trials: finished trials before the first model-based one.
+        n_startup_trials: finished trials before the first model-based one. Infeasible ones are not
+            among them: a model of them alone would propose their like again and again.
     """
 
     def __init__(self, *, seed: int, n_startup_trials: int) -> None:
         self._seed = seed
         self._n_startup_trials = n_startup_trials
+        self._infeasible = 0
         self._relative = self._tpe()
 
     def _tpe(self, *parts: int | str) -> TPESampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # group
             return TPESampler(
-                n_startup_trials=self._n_startup_trials,
+                n_startup_trials=self._n_startup_trials + self._infeasible,
                 multivariate=True,
                 group=True,
                 constant_liar=True,
@@ -54,6 +56,11 @@ class ReplayableTPESampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """The parameters that are modelled together."""
+        self._infeasible = sum(
+            any(value > 0 for value in other.constraints.values())
+            for other in study.get_trials(deepcopy=False)
+            if other.state.is_finished()
+        )
         self._relative = self._tpe("relative", trial.number)
         return self._relative.infer_relative_search_space(study, trial)
 

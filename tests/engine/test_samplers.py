@@ -73,6 +73,21 @@ def test_after_the_startup_trials_parameters_are_modelled() -> None:
     assert set(trial.relative_params) >= {"kind", "lr", "layers"}
 
 
+def test_infeasible_trials_are_no_startup_trials() -> None:
+    """A model of infeasible trials alone would propose their like again and again."""
+    study = new_study()
+    kinds = []
+    for _ in range(8):
+        trial = study.ask()
+        assert trial.relative_params == {}
+        kinds.append(suggest(trial)["kind"])
+        trial.set_constraint("too small", 1.0)
+        study.tell(trial, state=TrialState.PRUNED)
+    assert set(kinds) == {"a", "b"}
+    run(study, 3)
+    assert study.ask().relative_params
+
+
 def test_families_draw_differently_from_one_seed() -> None:
     draws = [
         run(optuna.create_study(sampler=make_sampler(seed=0, family=name, share=10)), 1)
