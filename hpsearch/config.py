@@ -13,8 +13,8 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, Self, TypeVar
 
 from hpsearch.errors import ConfigError
 
@@ -22,6 +22,7 @@ Precision = Literal["fp32", "bf16"]
 Balance = Literal["none", "weights", "sampling"]
 Option = bool | int | float | str | tuple[int | float | str, ...]
 Options = Mapping[str, Option]
+Row = TypeVar("Row")
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -46,6 +47,27 @@ def check_int(name: str, value: object, *, low: int) -> None:
 def check_bool(name: str, value: object) -> None:
     """Raises `ConfigError` unless `value` is true or false."""
     _require(isinstance(value, bool), name, value, "true or false")
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Raises `ConfigError` unless `value` is one of `choices`."""
+    fits = isinstance(value, str) and value in choices
+    _require(fits, name, value, f"one of {', '.join(choices)}")
+
+
+def look_up(what: str, name: str, rows: Mapping[str, Row], *, also: tuple[str, ...] = ()) -> Row:
+    """The row of a table that is called `name`.
+
+    Args:
+        what: the table is of, for the error.
+        also: names that are known, but are no rows.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in rows:
+        raise ConfigError(f"unknown {what} {name!r}; known: {', '.join([*rows, *also])}")
+    return rows[name]
 
 
 def _check_name(name: str, value: object) -> None:
@@ -373,12 +395,7 @@ class TrainConfig(JsonConfig):
         check_int("repeat", self.repeat, low=1)
         check_int("train_images", self.train_images, low=0)
         _check_number("label_smoothing", self.label_smoothing, low=0.0, high=0.9)
-        _require(
-            self.balance in typing.get_args(Balance),
-            "balance",
-            self.balance,
-            f"one of {', '.join(typing.get_args(Balance))}",
-        )
+        check_choice("balance", self.balance, typing.get_args(Balance))
         _check_number("grad_clip", self.grad_clip, low=0.0)
         _check_number("ema", self.ema, low=0.0, high=1.0)
         _require(self.ema < 1, "ema", self.ema, "below 1")
@@ -391,11 +408,6 @@ class TrainConfig(JsonConfig):
             self.freeze,
             "a tuple of names",
         )
-        _require(
-            self.precision in typing.get_args(Precision),
-            "precision",
-            self.precision,
-            f"one of {', '.join(typing.get_args(Precision))}",
-        )
+        check_choice("precision", self.precision, typing.get_args(Precision))
         check_int("seed", self.seed, low=0)
         _require(self.seed < 2**64, "seed", self.seed, "below 2**64")

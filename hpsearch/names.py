@@ -1,6 +1,8 @@
-"""Names that come from outside (files, classes, people), made safe to show."""
+"""Names that come from outside (files, classes, people), made safe and short to show."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 _LONG = 100
 
@@ -24,3 +26,8 @@ def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:
     cut = [name if len(name) <= _LONG else f"{name[:_LONG]}…" for name in names[:most]]
     shown = ", ".join(printable(name) or "(empty)" for name in cut)
     return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
+
+
+def family_label(family: str) -> str:
+    """What a model family is called in tables and folders: its name, or that of its file."""
+    return Path(family).stem if family.endswith(".py") else family

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpsearch.config import InputConfig, JsonConfig
+from hpsearch.config import InputConfig, JsonConfig, look_up
+from hpsearch.data.augment import centre_of
 from hpsearch.data.dataset import ImagePart, ImageShape
 from hpsearch.data.store import Watch, resized
 from hpsearch.errors import ConfigError
@@ -159,10 +160,7 @@ def normalisation(name: str) -> Normalisation:
     Raises:
         ConfigError: there is none.
     """
-    if name not in _BY_NAME:
-        known = ", ".join([*_BY_NAME, GIVEN])
-        raise ConfigError(f"unknown normalisation {name!r}; known: {known}")
-    return _BY_NAME[name]
+    return look_up("normalisation", name, _BY_NAME, also=(GIVEN,))
 
 
 def input_shape(input: InputConfig, shape: ImageShape) -> ImageShape:  # noqa: A002
@@ -198,7 +196,7 @@ def cut_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
     """A view of the centre of images (n, height, width, channels), which are no smaller than
     `size`; the middle is rounded as by torchvision's `center_crop`.
     """
-    top, left = (round((full - cut) / 2) for full, cut in zip(images.shape[1:3], size, strict=True))
+    top, left = centre_of((images.shape[1], images.shape[2]), size)
     return images[:, top : top + size[0], left : left + size[1]]
 
 

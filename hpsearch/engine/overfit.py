@@ -16,8 +16,9 @@ from hpsearch.data.batches import steps_per_epoch
 from hpsearch.data.decode import Progress
 from hpsearch.data.resident import ResidentData
 from hpsearch.data.views import DataViews
+from hpsearch.engine.feasibility import first_config
 from hpsearch.engine.records import load_search
-from hpsearch.engine.setup import first_config, prepare_data, resolve_precision
+from hpsearch.engine.setup import prepare_data, resolve_precision
 from hpsearch.engine.spec import StudySpec
 from hpsearch.errors import NonFiniteLossError, SearchError
 from hpsearch.families import family_label, initial_model, resolve_config

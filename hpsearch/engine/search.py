@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import filelock
@@ -22,13 +22,13 @@ from hpsearch.config import Precision
 from hpsearch.data.decode import Progress
 from hpsearch.data.views import DataViews
 from hpsearch.engine.events import DataProgress, Event, FamilyEstimate, SearchStarted
+from hpsearch.engine.feasibility import first_config
 from hpsearch.engine.objective import Worker, drop_checkpoints, run_trial
 from hpsearch.engine.records import SearchRecord, left_to_do, read_search, trial_state
 from hpsearch.engine.setup import (
+    PreparedData,
     create_studies,
-    epochs_of,
     find_existing,
-    first_config,
     load_studies,
     peek,
     prepare_data,
@@ -81,7 +81,8 @@ def plan(
         for trial in record.trials:
             states[trial.family].append(trial.state)
         left = {f: left_to_do(states[family_label(f)], share) for f, share in left.items()}
-    estimates = _estimates(spec, left, data.views(target, watch=watch), target, precision)
+    views = data.views(target, watch=watch)
+    estimates = _estimates(spec, left, data.epochs, views, target, precision)
     return SearchPlan(
         spec=spec,
         device=str(target),
@@ -154,7 +155,7 @@ def search(
                 watch=tell,
             )
             with _torch_threads(threads):
-                _run(worker, studies, storage, data.warnings, resumed=existing is not None)
+                _run(worker, studies, storage, data, resumed=existing is not None)
             return read_search(storage, runs, spec.name)
 
 
@@ -162,7 +163,7 @@ def _run(
     worker: Worker,
     studies: dict[str, optuna.Study],
     storage: RDBStorage,
-    warnings: tuple[str, ...],
+    prepared: PreparedData,
     *,
     resumed: bool,
 ) -> None:
@@ -170,7 +171,9 @@ def _run(
     spec = worker.spec
     shares = spec.shares()
     left = {family: _left(studies[family], share) for family, share in shares.items()}
-    estimates = _estimates(spec, left, worker.data, worker.device, worker.precision)
+    estimates = _estimates(
+        spec, left, prepared.epochs, worker.data, worker.device, worker.precision
+    )
     worker.watch(
         SearchStarted(
             record=read_search(storage, worker.runs, spec.name),
@@ -178,7 +181,7 @@ def _run(
             precision=worker.precision,
             estimates=estimates,
             resumed=resumed,
-            warnings=warnings,
+            warnings=prepared.warnings,
         )
     )
     for family, study in studies.items():  # after an interruption, or with another --keep
@@ -255,6 +258,7 @@ def _only_one(runs: Path, name: str) -> Iterator[None]:
 def _estimates(
     spec: StudySpec,
     left: dict[str, int],
+    epochs: Mapping[str, tuple[int, int]],
     data: DataViews,
     device: torch.device,
     precision: Precision,
@@ -262,13 +266,12 @@ def _estimates(
     estimates = []
     for family, trials in left.items():
         seconds = _epoch_seconds(spec, family, data, device, precision) if trials else 0.0
-        epochs = epochs_of(spec, family, data.shape)[1]
         estimates.append(
             FamilyEstimate(
                 family=family_label(family),
                 trials=trials,
                 epoch_seconds=seconds,
-                seconds=seconds * epochs * trials,
+                seconds=seconds * epochs[family][1] * trials,
             )
         )
     return tuple(estimates)

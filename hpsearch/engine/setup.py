@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,12 @@ import optuna
 import torch
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import NopPruner
-from optuna.samplers import RandomSampler
 from optuna.storages import RDBStorage
-from optuna.trial import FixedTrial
 
-from hpsearch.config import Precision, TrainConfig, WeightsConfig
+from hpsearch.config import Precision, WeightsConfig
 from hpsearch.data.checks.source import data_warnings
 from hpsearch.data.dataset import ImageDataset, ImageShape
 from hpsearch.data.decode import Progress
-from hpsearch.data.preprocessing import input_shape
 from hpsearch.data.sources import locate
 from hpsearch.data.splits import (
     DevelopmentData,
@@ -35,31 +31,25 @@ from hpsearch.data.splits import (
     split_notes,
 )
 from hpsearch.data.store import Watch, load_dataset
-from hpsearch.data.views import DataViews, subset_positions
+from hpsearch.data.views import DataViews
+from hpsearch.engine.feasibility import why_infeasible
 from hpsearch.engine.records import SPLIT, search_attrs, study_name
 from hpsearch.engine.samplers import make_pruner, make_sampler
 from hpsearch.engine.spec import StudySpec
-from hpsearch.engine.storage import DATABASE, open_storage
-from hpsearch.errors import InfeasibleError, SearchError, SpaceError
+from hpsearch.engine.storage import DATABASE, open_storage, quiet_optuna
+from hpsearch.errors import SearchError
 from hpsearch.families import (
-    build_model,
+    Parameter,
     check_overrides,
     default_params,
     family_label,
     get_family,
-    initial_model,
     resolve_weights,
     space_fingerprint,
     space_of,
-    suggest_config,
     weights_of,
 )
 from hpsearch.training.device import default_precision
-from hpsearch.training.model import StagedModel
-from hpsearch.training.trainer import check_config
-
-SAMPLES = 50
-"""Configurations that are tried before a search is refused because none of them fits the data."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,13 +57,15 @@ class PreparedData:
     """The data of a search, split; what the search works on are the rows of the other two parts.
 
     Attributes:
-        warnings: what looks wrong with the data, in words.
+        epochs: by family the least and the greatest number that a trial can have.
+        warnings: what looks wrong with the data or the spaces, in words.
     """
 
     development: DevelopmentData
     split: Split
     fingerprints: Mapping[str, str]
     summary: Mapping[str, Any]
+    epochs: Mapping[str, tuple[int, int]]
     warnings: tuple[str, ...] = ()
 
     @property
@@ -135,22 +127,25 @@ def prepare_data(
         split = load_split(stored)
     else:
         split = make_split(dataset, spec.split)
-    fingerprints = _fingerprints(spec, dataset, split)
+    spaces = {name: space_of(name, dataset.shape, spec.overrides) for name in spec.families}
+    epochs = {name: epochs_of(spec, space) for name, space in spaces.items()}
+    fingerprints = _fingerprints(spec, dataset, split, spaces)
     if existing is not None:
         _check_same_search(spec, fingerprints, existing, runs)
     development = development_data(dataset, split)
     infeasible = [
         f"what {family_label(family)} tries first cannot be trained: {reason}"
         for family in spec.families
-        if (reason := _try_first(spec, family, development))
+        if (reason := why_infeasible(spec, family, development))
     ]
     return PreparedData(
         development=development,
         split=split,
         fingerprints=fingerprints,
+        epochs=epochs,
         warnings=(
             *data_warnings(dataset, split),
-            *_space_warnings(spec, dataset.shape),
+            *_space_warnings(epochs),
             *infeasible,
         ),
         summary={
@@ -164,83 +159,13 @@ def prepare_data(
     )
 
 
-def _try_first(spec: StudySpec, family: str, development: DevelopmentData) -> str:
-    """Makes the model that a family tries first, to find mistakes before anything is written.
-
-    Returns:
-        Why it is infeasible, or nothing; the search may find others that are not.
-    """
-    shape, classes = development.train.shape, len(development.train.classes)
-    try:
-        config = first_config(spec, family, shape, precision="fp32")
-        check_config(config)
-        given = input_shape(config.input, shape)
-        model = initial_model(config, given, classes)
-        model.freeze(config.freeze_depth, config.freeze)
-        _check_enough(config, development)
-        if family.endswith(".py"):
-            _try_own(family, model, given, classes)
-    except InfeasibleError as error:
-        if not _any_feasible(spec, family, development):
-            raise InfeasibleError(
-                f"no configuration of {family_label(family)} that was tried fits the data: {error}"
-            ) from None
-        return str(error)
-    return ""
-
-
-def _check_enough(config: TrainConfig, development: DevelopmentData) -> None:
-    if config.train_images:
-        subset_positions(development.train.labels, min(config.train_images, len(development.train)))
-
-
-def _try_own(family: str, model: StagedModel, shape: ImageShape, classes: int) -> None:
-    """Runs a user's own model once: its mistakes are those of its file."""
-    images = torch.zeros(2, shape.channels, shape.height, shape.width)
-    try:
-        with torch.no_grad():
-            outputs = tuple(model.eval()(images).shape)
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise SpaceError(
-            f"family file {family}: its model fails on images of {shape}: "
-            f"{type(error).__name__}: {reason}"
-        ) from error
-    if outputs != (2, classes):
-        raise SpaceError(
-            f"family file {family}: its model gives {outputs} for 2 images, and must give "
-            f"{(2, classes)}: one number for each class"
-        )
-
-
-def _any_feasible(spec: StudySpec, family: str, development: DevelopmentData) -> bool:
-    """Whether one of some configurations drawn at random can be built."""
-    shape, classes = development.train.shape, len(development.train.classes)
-    with _quiet_optuna():
-        study = optuna.create_study(sampler=RandomSampler(seed=0))
-        for _ in range(SAMPLES):
-            with contextlib.suppress(InfeasibleError):
-                config = suggest_config(
-                    family,
-                    study.ask(),
-                    shape,
-                    epochs=spec.epochs,
-                    seed=0,
-                    precision="fp32",
-                    overrides=spec.overrides,
-                )
-                _check_enough(config, development)
-                with torch.device("meta"):
-                    build_model(config, input_shape(config.input, shape), classes)
-                return True
-    return False
-
-
-def _fingerprints(spec: StudySpec, dataset: ImageDataset, split: Split) -> dict[str, str]:
-    spaces = {
-        f"space of {name}": space_fingerprint(space_of(name, dataset.shape, spec.overrides))
-        for name in spec.families
-    }
+def _fingerprints(
+    spec: StudySpec,
+    dataset: ImageDataset,
+    split: Split,
+    spaces: Mapping[str, Sequence[Parameter]],
+) -> dict[str, str]:
+    of_spaces = {f"space of {name}": space_fingerprint(space) for name, space in spaces.items()}
     weights = {
         f"weights {source}{f' of {published}' if published else ''} for {family_label(name)}": (
             resolve_weights(WeightsConfig(source=source), family=name, published=published).sha256
@@ -253,13 +178,18 @@ def _fingerprints(spec: StudySpec, dataset: ImageDataset, split: Split) -> dict[
         for name in spec.families
         if name.endswith(".py")
     }
-    return {"data": dataset.fingerprint, "split": split.fingerprint, **spaces, **weights, **files}
+    return {
+        "data": dataset.fingerprint,
+        "split": split.fingerprint,
+        **of_spaces,
+        **weights,
+        **files,
+    }
 
 
-def _space_warnings(spec: StudySpec, shape: ImageShape) -> tuple[str, ...]:
+def _space_warnings(epochs: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
     """What a user should know of the spaces."""
-    ranges = {family_label(name): epochs_of(spec, name, shape) for name in spec.families}
-    vary = [name for name, (least, most) in ranges.items() if least < most]
+    vary = [family_label(name) for name, (least, most) in epochs.items() if least < most]
     if not vary:
         return ()
     return (
@@ -268,29 +198,9 @@ def _space_warnings(spec: StudySpec, shape: ImageShape) -> tuple[str, ...]:
     )
 
 
-def first_config(
-    spec: StudySpec, family: str, shape: ImageShape, *, precision: Precision
-) -> TrainConfig:
-    """What a family tries first, under the study's overrides.
-
-    Raises:
-        InfeasibleError: it cannot be trained on images of this shape.
-    """
-    return suggest_config(
-        family,
-        FixedTrial(default_params(family, shape, spec.overrides)[0]),
-        shape,
-        epochs=spec.epochs,
-        seed=spec.seed,
-        precision=precision,
-        overrides=spec.overrides,
-    )
-
-
-def epochs_of(spec: StudySpec, family: str, shape: ImageShape) -> tuple[int, int]:
-    """The least and the greatest number of epochs that trials of a family can have."""
-    rows = space_of(family, shape, spec.overrides)
-    row = next((row for row in rows if row.name == "epochs"), None)
+def epochs_of(spec: StudySpec, space: Sequence[Parameter]) -> tuple[int, int]:
+    """The least and the greatest number of epochs that trials with this space can have."""
+    row = next((row for row in space if row.name == "epochs"), None)
     if row is None:
         return spec.epochs, spec.epochs
     return round(row.low) or spec.epochs, round(row.high) or spec.epochs
@@ -366,13 +276,13 @@ def create_studies(
         if summary.study_name in (study_name(spec.name, family) for family in spec.families):
             optuna.delete_study(study_name=summary.study_name, storage=storage)
     save_split(runs / spec.name / SPLIT, data.split)
-    with _quiet_optuna():
+    with quiet_optuna():
         studies = {
             family: optuna.create_study(
                 study_name=study_name(spec.name, family),
                 storage=storage,
                 direction="maximize",
-                **_policy(spec, family, share, data.shape),
+                **_policy(spec, family, share, data),
             )
             for family, share in spec.shares().items()
         }
@@ -412,7 +322,7 @@ def load_studies(
             studies[family] = optuna.load_study(
                 study_name=study_name(spec.name, family),
                 storage=storage,
-                **_policy(spec, family, share, data.shape),
+                **_policy(spec, family, share, data),
             )
         except KeyError:
             raise SearchError(
@@ -425,19 +335,8 @@ def load_studies(
     return studies
 
 
-@contextlib.contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Optuna announces each new study on stderr, and the library never prints."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
-def _policy(spec: StudySpec, family: str, share: int, shape: ImageShape) -> dict[str, Any]:
-    least, most = epochs_of(spec, family, shape)
+def _policy(spec: StudySpec, family: str, share: int, data: PreparedData) -> dict[str, Any]:
+    least, most = data.epochs[family]
     return {
         "sampler": make_sampler(seed=spec.seed, family=family_label(family), share=share),
         "pruner": make_pruner(epochs=most, share=share) if least == most else NopPruner(),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import filelock
+import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy import URL, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -78,3 +81,14 @@ def _open(runs: Path, *, write: bool) -> RDBStorage:
 
     storage.engine.dispose()  # connections made before the listeners were there
     return storage
+
+
+@contextlib.contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Optuna announces each new study on stderr, and the library never prints."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)

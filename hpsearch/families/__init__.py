@@ -29,8 +29,16 @@ from hpsearch.families._parameter import (
     parse_override,
 )
 from hpsearch.families._recipe import suggest_training
-from hpsearch.families._space import Suggester, TrialLike, explore, settle, space_fingerprint
+from hpsearch.families._space import (
+    Explorer,
+    Suggester,
+    TrialLike,
+    explore,
+    settle,
+    space_fingerprint,
+)
 from hpsearch.families._weights import load_weights, resolve_weights
+from hpsearch.names import family_label
 from hpsearch.training.init import initialise
 from hpsearch.training.model import StagedModel
 
@@ -55,6 +63,7 @@ __all__ = [
     "format_list",
     "get_family",
     "initial_model",
+    "known_config",
     "known_good",
     "own_overrides",
     "parse_override",
@@ -73,11 +82,6 @@ def family_names() -> tuple[str, ...]:
     return tuple(
         sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
     )
-
-
-def family_label(family: str) -> str:
-    """What a family is called in tables and folders: its name, or that of its file."""
-    return Path(family).stem if family.endswith(".py") else family
 
 
 def get_family(name: str) -> Family:
@@ -264,6 +268,27 @@ def suggest_config(
         early_stopping=early_stopping,
         precision=precision,
         seed=seed,
+    )
+
+
+def known_config(
+    name: str,
+    shape: ImageShape,
+    *,
+    epochs: int,
+    seed: int,
+    precision: Precision,
+    overrides: Mapping[str, Override] | None = None,
+) -> TrainConfig:
+    """The first of the family's `default_params`, as a configuration."""
+    return suggest_config(
+        name,
+        Explorer(default_params(name, shape, overrides)[0]),
+        shape,
+        epochs=epochs,
+        seed=seed,
+        precision=precision,
+        overrides=overrides,
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import nn
 
-from hpsearch.config import JsonConfig, Options, check_bool, check_int
+from hpsearch.config import JsonConfig, Options, check_bool, check_choice, check_int
 from hpsearch.data.dataset import ImageShape
 from hpsearch.errors import ConfigError
 from hpsearch.families._heads import activation_layers, check_activation, check_widths, make_head
@@ -83,19 +83,19 @@ class CnnOptions(JsonConfig):
         check_int("cnn: kernel", self.kernel, low=1)
         if self.kernel % 2 == 0:
             raise ConfigError(f"cnn: kernel must be an odd number, but is {self.kernel}")
-        _check_choice("padding", self.padding, PADDINGS)
-        _check_choice("norm", self.norm, NORMS)
+        check_choice("cnn: padding", self.padding, PADDINGS)
+        check_choice("cnn: norm", self.norm, NORMS)
         check_bool("cnn: bias", self.bias)
         check_activation("cnn: activation", self.activation)
-        _check_choice("pool", self.pool, POOLS)
+        check_choice("cnn: pool", self.pool, POOLS)
         check_int("cnn: pool_size", self.pool_size, low=2)
         if self.pool_size > 3:
             raise ConfigError(f"cnn: pool_size must be 2 or 3, but is {self.pool_size}")
-        _check_choice("view", self.view, VIEWS)
+        check_choice("cnn: view", self.view, VIEWS)
         check_int("cnn: hidden", self.hidden, low=0)
         check_widths("cnn: fc", self.fc)
         check_activation("cnn: fc_activation", self.fc_activation)
-        _check_choice("head_dropout", self.head_dropout, HEAD_DROPOUTS)
+        check_choice("cnn: head_dropout", self.head_dropout, HEAD_DROPOUTS)
 
     @property
     def block_channels(self) -> tuple[int, ...]:
@@ -113,11 +113,6 @@ class CnnOptions(JsonConfig):
     def has_dropout(self) -> bool:
         """Whether there is a place for it."""
         return self.head_dropout == "all" or bool(self.fc_widths)
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"cnn: {name} must be one of {', '.join(choices)}, but is {value!r}")
 
 
 def most_blocks(shape: ImageShape) -> int:

@@ -13,7 +13,6 @@ from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageShape
 from hpsearch.data.preprocessing import input_shape
 from hpsearch.families._parameter import Override, Parameter, ParamValue
-from hpsearch.families._space import Explorer
 from hpsearch.training.layers import layer_table, totals
 
 
@@ -85,14 +84,8 @@ def default_config(
         SpaceError: an override does not fit.
     """
     families.check_overrides((name,), shape, overrides or {})
-    return families.suggest_config(
-        name,
-        Explorer(families.default_params(name, shape, overrides)[0]),
-        shape,
-        epochs=1,
-        seed=0,
-        precision="fp32",
-        overrides=overrides,
+    return families.known_config(
+        name, shape, epochs=1, seed=0, precision="fp32", overrides=overrides
     )
 
 

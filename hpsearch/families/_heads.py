@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from hpsearch.config import check_int
+from hpsearch.config import check_choice, check_int
 from hpsearch.errors import ConfigError
 from hpsearch.training.dropout import ScheduledDropout
 
@@ -38,8 +38,7 @@ def activation_layers(name: str) -> list[nn.Module]:
 
 def check_activation(name: str, value: object) -> None:
     """Raises `ConfigError` unless `value`, the option called `name`, is a known activation."""
-    if not isinstance(value, str) or value not in ACTIVATIONS:
-        raise ConfigError(f"{name} must be one of {', '.join(ACTIVATIONS)}, but is {value!r}")
+    check_choice(name, value, ACTIVATIONS)
 
 
 def check_widths(name: str, value: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from hpsearch.config import (
     Balance,
@@ -24,12 +24,12 @@ from hpsearch.families._family import Start, Suggestion, make_input
 from hpsearch.families._parameter import ParamValue
 from hpsearch.families._space import Suggester
 from hpsearch.families._weights import weights_info
-from hpsearch.training.dropout import DEPTHS, DROPOUT_SCHEDULES
+from hpsearch.training.dropout import DEPTHS, DROPOUT_SCHEDULES, dropout_info
 from hpsearch.training.init import INITS
-from hpsearch.training.losses import LOSSES
+from hpsearch.training.losses import LOSSES, loss_info
 from hpsearch.training.optimizers import OPTIMIZERS, optimizer_info
 from hpsearch.training.options import OptionInfo
-from hpsearch.training.schedules import SCHEDULES
+from hpsearch.training.schedules import SCHEDULES, schedule_info
 
 DROPOUTS = ("constant", "linear", "late")
 """Dropout schedules that are searched."""
@@ -38,17 +38,9 @@ MOST_STAGES = 10
 """Of networks whose number of stages is searched, too."""
 
 
-class _HasName(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
 class _HasOptions(Protocol):
     @property
     def options(self) -> Mapping[str, OptionInfo]: ...
-
-
-_Row = TypeVar("_Row", bound=_HasName)
 
 
 _RECIPE: dict[str, ParamValue] = {
@@ -242,7 +234,7 @@ def _ask_schedule(
         return ScheduleConfig(name="ladder", options={"rates": ladder})
     also = [row.name for row in SCHEDULES if row.name not in ("ladder", *schedules)]
     name = s.categorical("schedule", schedules, also=also, help="of the learning rate")
-    options = _ask_options(s, _row(SCHEDULES, name), "lr_")
+    options = _ask_options(s, schedule_info(name), "lr_")
     return ScheduleConfig(
         name=name,
         warmup=s.float("warmup", 0.0, 0.2, limits=(0.0, 0.9), help="share of the epochs"),
@@ -277,7 +269,7 @@ def _ask_dropout(s: Suggester) -> DropoutConfig:
         schedule=schedule,
         rate=rate,
         depth=depth,
-        options=_ask_options(s, _row(DROPOUT_SCHEDULES, schedule), "dropout_"),
+        options=_ask_options(s, dropout_info(schedule), "dropout_"),
     )
 
 
@@ -285,11 +277,7 @@ def _ask_loss(s: Suggester) -> LossConfig:
     name = s.categorical(
         "loss", [row.name for row in LOSSES], off="cross_entropy", help="that training lowers"
     )
-    return LossConfig(name=name, options=_ask_options(s, _row(LOSSES, name), f"{name}_"))
-
-
-def _row(table: Sequence[_Row], name: str) -> _Row:
-    return next(row for row in table if row.name == name)
+    return LossConfig(name=name, options=_ask_options(s, loss_info(name), f"{name}_"))
 
 
 def _ask_options(s: Suggester, row: _HasOptions, prefix: str = "") -> dict[str, Option]:

@@ -162,10 +162,6 @@ class Suggester:
         row = self._narrow(_names(name, choices, also=also, open=open, off=off))
         return tuple(str(choice) for choice in (row.choices if row.searched else (row.off,)))
 
-    def is_set(self, name: str) -> bool:
-        """Whether an override names this parameter."""
-        return name in self._overrides
-
     def extremes(
         self,
         name: str,

@@ -37,7 +37,7 @@ from hpsearch.families._statefile import (
     read_content,
 )
 from hpsearch.families._transfer import matching, without_head
-from hpsearch.names import printable
+from hpsearch.names import family_label, printable
 from hpsearch.training.checkpoint import load_checkpoint
 from hpsearch.training.model import StagedModel
 
@@ -92,7 +92,7 @@ def weights_info(source: str, *, family: str, published: str | None) -> WeightsI
         )
     path = _path(source, published)
     info = _file_info(path, file_stamp(path), published)
-    if info.kind == "export" and _label(info.family) != _label(family):
+    if info.kind == "export" and family_label(info.family) != family_label(family):
         raise ConfigError(
             f"weights {source!r} are an export of the family {info.family}, but the model is of "
             f"the family {family}; search {info.family} with them"
@@ -190,11 +190,6 @@ def _hits(
 ) -> int:
     """How many of the tensors `wanted` are in `state`, where they are called as in `names`."""
     return sum(names.get(name) in state for name in wanted)
-
-
-def _label(family: str) -> str:
-    """Of a family that is a file of the user's own, wherever that lies, the file's name."""
-    return Path(family).stem if family.endswith(".py") else family
 
 
 def _published_row(source: str, family: str, published: str | None) -> Published:

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpsearch.config import JsonConfig
+from hpsearch.config import JsonConfig, check_choice
 from hpsearch.data.dataset import ImageShape
-from hpsearch.errors import ConfigError
 from hpsearch.families._architectures import model_names, patch_grid
 from hpsearch.families._heads import check_widths, make_head
 from hpsearch.families._stages import POOLS, feature_count, stage_names, take_apart
@@ -24,7 +23,6 @@ __all__ = [
     "ZooOptions",
     "adapt_published",
     "build_zoo",
-    "check_choice",
     "model_names",
     "stage_names",
 ]
@@ -50,12 +48,6 @@ class ZooOptions(JsonConfig):
         check_widths(f"{self.family}: head", self.head)
         check_choice(f"{self.family}: pool", self.pool, POOLS)
         check_choice(f"{self.family}: stem", self.stem, STEMS)
-
-
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raises `ConfigError` unless `value`, the option called `name`, is one of `choices`."""
-    if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"{name} must be one of {', '.join(choices)}, but is {value!r}")
 
 
 def build_zoo(name: str, options: ZooOptions, shape: ImageShape, n_classes: int) -> StagedModel:

@@ -7,11 +7,11 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from hpsearch.config import Options
+from hpsearch.config import Options, check_choice
 from hpsearch.data.dataset import ImageShape
 from hpsearch.families._family import Family, Suggestion, ask_start
 from hpsearch.families._space import Suggester
-from hpsearch.families._zoo import ZooOptions, build_zoo, check_choice
+from hpsearch.families._zoo import ZooOptions, build_zoo
 from hpsearch.families._zoo_space import (
     ask_architecture,
     suggest_zoo,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from hpsearch.config import Options
+from hpsearch.config import Options, check_choice
 from hpsearch.data.dataset import ImageShape
 from hpsearch.families._family import Family, Start, Suggestion, ask_start
 from hpsearch.families._space import Suggester
 from hpsearch.families._stages import fits
-from hpsearch.families._zoo import ZooOptions, build_zoo, check_choice, model_names
+from hpsearch.families._zoo import ZooOptions, build_zoo, model_names
 from hpsearch.families._zoo_space import (
     ask_architecture,
     suggest_zoo,

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from hpsearch.config import DropoutConfig
+from hpsearch.config import DropoutConfig, look_up
 from hpsearch.errors import ConfigError
 from hpsearch.training.options import OptionInfo, read_options
 from hpsearch.training.schedules import History, Moment, Schedule, check_rates
@@ -148,19 +148,22 @@ _BY_NAME = {row.name: row for row in DROPOUT_SCHEDULES}
 _DEPTH_BY_NAME = {row.name: row for row in DEPTHS}
 
 
+def dropout_info(name: str) -> Schedule:
+    """The row of `DROPOUT_SCHEDULES` called `name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    return look_up("dropout schedule", name, _BY_NAME)
+
+
 def _row(config: DropoutConfig) -> tuple[Schedule, dict[str, Any]]:
-    if config.schedule not in _BY_NAME:
-        raise ConfigError(
-            f"unknown dropout schedule {config.schedule!r}; known: {', '.join(_BY_NAME)}"
-        )
-    row = _BY_NAME[config.schedule]
+    row = dropout_info(config.schedule)
     return row, read_options(f"dropout schedule {row.name!r}", row.options, config.options)
 
 
 def _depth(name: str) -> Depth:
-    if name not in _DEPTH_BY_NAME:
-        raise ConfigError(f"unknown dropout depth {name!r}; known: {', '.join(_DEPTH_BY_NAME)}")
-    return _DEPTH_BY_NAME[name]
+    return look_up("dropout depth", name, _DEPTH_BY_NAME)
 
 
 def check_dropout(config: DropoutConfig) -> None:

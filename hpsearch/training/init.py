@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from hpsearch.errors import ConfigError
+from hpsearch.config import look_up
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,9 +67,7 @@ def init_info(name: str) -> InitInfo:
     Raises:
         ConfigError: there is none.
     """
-    if name not in _BY_NAME:
-        raise ConfigError(f"unknown init {name!r}; known: {', '.join(_BY_NAME)}")
-    return _BY_NAME[name]
+    return look_up("init", name, _BY_NAME)
 
 
 def initialise(model: nn.Module, name: str) -> None:

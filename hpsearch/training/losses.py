@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpsearch.config import LossConfig, TrainConfig
-from hpsearch.errors import ConfigError
+from hpsearch.config import LossConfig, TrainConfig, look_up
 from hpsearch.training.options import OptionInfo, read_options
 
 
@@ -84,9 +83,7 @@ def loss_info(name: str) -> Loss:
     Raises:
         ConfigError: there is none.
     """
-    if name not in _BY_NAME:
-        raise ConfigError(f"unknown loss {name!r}; known: {', '.join(_BY_NAME)}")
-    return _BY_NAME[name]
+    return look_up("loss", name, _BY_NAME)
 
 
 def check_loss(config: LossConfig) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hpsearch.config import OptimizerConfig
-from hpsearch.errors import ConfigError
+from hpsearch.config import OptimizerConfig, look_up
 from hpsearch.training.model import StagedModel
 from hpsearch.training.muon import MuonWithAdamW, hidden_matrices
 from hpsearch.training.options import OptionInfo, read_options
@@ -145,9 +144,7 @@ def optimizer_info(name: str) -> OptimizerInfo:
     Raises:
         ConfigError: there is none.
     """
-    if name not in _BY_NAME:
-        raise ConfigError(f"unknown optimizer {name!r}; known: {', '.join(_BY_NAME)}")
-    return _BY_NAME[name]
+    return look_up("optimizer", name, _BY_NAME)
 
 
 def check_optimizer(config: OptimizerConfig) -> None:

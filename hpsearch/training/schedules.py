@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from hpsearch.config import ScheduleConfig
+from hpsearch.config import ScheduleConfig, look_up
 from hpsearch.errors import ConfigError
 from hpsearch.training.options import OptionInfo, read_options
 
@@ -257,10 +257,17 @@ SCHEDULES: tuple[Schedule, ...] = (
 _BY_NAME = {row.name: row for row in SCHEDULES}
 
 
+def schedule_info(name: str) -> Schedule:
+    """The row called `name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    return look_up("schedule", name, _BY_NAME)
+
+
 def _row(config: ScheduleConfig) -> tuple[Schedule, dict[str, Any]]:
-    if config.name not in _BY_NAME:
-        raise ConfigError(f"unknown schedule {config.name!r}; known: {', '.join(_BY_NAME)}")
-    row = _BY_NAME[config.name]
+    row = schedule_info(config.name)
     return row, read_options(f"schedule {row.name!r}", row.options, config.options)
 
 

@@ -1,5 +1,6 @@
 """The command line as a user meets it: real commands on real folders."""
 
+import dataclasses
 import json
 import os
 import re
@@ -17,9 +18,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from rich.console import Console
 
 from hpsearch import StudySpec, load_search
 from hpsearch.cli.main import app, main
+from hpsearch.cli.search import _print_end
 from hpsearch.engine.storage import DATABASE
 
 Run = Callable[[str], tuple[int, str, str]]
@@ -159,6 +162,15 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
         assert part in err
     assert files(tmp_path) == before
     assert load_search(runs) == record
+
+
+def test_a_search_that_gave_up_says_so(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = load_search(runs)
+    asked = {**record.spec, "trials": record.finished + 1}
+    _print_end(Console(width=200), dataclasses.replace(record, spec=asked))
+    out = capsys.readouterr().out
+    assert "infeasible that it gave up: narrow them" in out
+    assert "--trials" not in out
 
 
 def test_a_search_without_a_finished_trial_cannot_be_exported(run: Run) -> None:

@@ -24,6 +24,7 @@ from hpsearch.errors import (
     SearchError,
     SpaceError,
 )
+from hpsearch.families import space_of
 from hpsearch.results.evaluation import restore_model
 from hpsearch.training.checkpoint import load_checkpoint
 
@@ -125,9 +126,10 @@ class TestEpochsThatVary:
         self, epochs: Any, expected: tuple[int, int]
     ) -> None:
         spec = dataclasses.replace(self.SPEC, overrides={"epochs": epochs})
-        assert epochs_of(spec, "mlp", ImageShape(8, 8, 1)) == expected
+        shape = ImageShape(8, 8, 1)
+        assert epochs_of(spec, space_of("mlp", shape, spec.overrides)) == expected
         plain = dataclasses.replace(self.SPEC, overrides={})
-        assert epochs_of(plain, "mlp", ImageShape(8, 8, 1)) == (2, 2)
+        assert epochs_of(plain, space_of("mlp", shape)) == (2, 2)
 
 
 @pytest.fixture(scope="module")
@@ -366,6 +368,13 @@ class TestAFamilyOfOnesOwn:
         with pytest.raises(SpaceError, match=rf"broken\.py.*{named}"):
             search(spec, runs=tmp_path / "runs", device="cpu")
         assert not (tmp_path / "runs").exists()
+
+    def test_its_name_is_no_family_of_ours(self, tmp_path: Path) -> None:
+        path = tmp_path / "mlp.py"
+        path.write_text(OWN_FAMILY)
+        spec = StudySpec(families=(str(path),), trials=1, epochs=1, name="own")
+        with pytest.raises(SpaceError, match=r"mlp\.py is called as a family.*rename it"):
+            search(spec, runs=tmp_path / "runs", device="cpu")
 
     def test_two_files_of_one_name_cannot_be_in_one_search(self) -> None:
         with pytest.raises(SearchError, match="different names"):

@@ -7,6 +7,7 @@ add an augmentation, write one function and append one row to the table in `_tab
 """
 
 from hpsearch.data.augment._batch import Mixed, augment_batch, mix_batch
+from hpsearch.data.augment._geometry import centre_of
 from hpsearch.data.augment._rows import Augmentation
 from hpsearch.data.augment._table import AUGMENTATIONS, augmentation, check_augmentations
 
@@ -16,6 +17,7 @@ __all__ = [
     "Mixed",
     "augment_batch",
     "augmentation",
+    "centre_of",
     "check_augmentations",
     "mix_batch",
 ]

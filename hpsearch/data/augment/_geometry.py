@@ -25,19 +25,19 @@ def centre_cut(images: Tensor, size: Sides) -> Tensor:
     check_size(sides, size)
     if sides == size:
         return images
-    top, left = _centre(sides, size)
+    top, left = centre_of(sides, size)
     return in_format_of(images, images[..., top : top + size[0], left : left + size[1]])
 
 
 def centre_window(image: Sides, size: Sides, device: torch.device) -> Tensor:
     """What `centre_cut` cuts out, as in `Window.draw`: float32 (1, 4)."""
-    values = (*_centre(image, size), *size)
+    values = (*centre_of(image, size), *size)
     # A tensor of Python values would wait for its copy to the device.
     return torch.stack([torch.full((1,), float(value), device=device) for value in values], dim=-1)
 
 
-def _centre(image: Sides, size: Sides) -> Sides:
-    """Top and left."""
+def centre_of(image: Sides, size: Sides) -> Sides:
+    """Top and left of the middle, rounded as by torchvision's `center_crop`."""
     return round((image[0] - size[0]) / 2), round((image[1] - size[1]) / 2)
 
 

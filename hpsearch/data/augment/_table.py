@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hpsearch.config import look_up
 from hpsearch.data.augment._affine import hflip, rotate, scale, shear, translate, vflip
 from hpsearch.data.augment._colour import brightness, contrast, grayscale, hue, saturation
 from hpsearch.data.augment._mix import cutmix, mixup
@@ -203,9 +204,7 @@ def augmentation(name: str) -> Augmentation:
     Raises:
         ConfigError: there is none.
     """
-    if name not in _BY_NAME:
-        raise ConfigError(f"unknown augmentation {name!r}; known: {', '.join(_BY_NAME)}")
-    return _BY_NAME[name]
+    return look_up("augmentation", name, _BY_NAME)
 
 
 def check_augmentations(strengths: Mapping[str, float]) -> None:
