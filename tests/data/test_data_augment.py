@@ -315,7 +315,7 @@ class TestRowsOfSeveral:
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_jitter_is_its_parts_in_turn(self, channels: int) -> None:
-        images = random_images(32, channels)
+        images = 0.4 + 0.2 * random_images(32, channels)  # nothing is cut off on the way
         out = augment_batch(images, {"jitter": 0.4}, generator())
         running, expected = generator(), images
         for name, strength in {
@@ -325,7 +325,7 @@ class TestRowsOfSeveral:
             "hue": 0.1,
         }.items():
             expected = augment_batch(expected, {name: strength}, running)
-        assert torch.equal(out, expected)
+        torch.testing.assert_close(out, expected)
 
     @pytest.mark.parametrize("name", augmentation("trivial").operation.parts)  # type: ignore[union-attr]
     @pytest.mark.parametrize("strength", [0.5, 2.0])

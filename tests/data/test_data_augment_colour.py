@@ -68,9 +68,9 @@ class TestFactors:
         for image, factor, result in zip(images, drawn.tolist(), out, strict=True):
             torch.testing.assert_close(result, FACTORS[name](image, factor), **CLOSE)
 
-    def test_one_after_the_other_with_what_each_cuts_off(self, height: int, width: int) -> None:
-        images = random_images(N, 3, height, width)
-        strengths = dict.fromkeys(FACTORS, 0.9)
+    def test_one_after_the_other(self, height: int, width: int) -> None:
+        images = 0.4 + 0.2 * random_images(N, 3, height, width)  # nothing is cut off on the way
+        strengths = dict.fromkeys(FACTORS, 0.3)
         running = generator()
         drawn = [factors(name, N, strength, running) for name, strength in strengths.items()]
         out = augment_batch(images, strengths, generator())
@@ -78,6 +78,31 @@ class TestFactors:
             for adjust, factor in zip(FACTORS.values(), drawn, strict=True):
                 image = adjust(image, factor[number].item())
             torch.testing.assert_close(out[number], image, **CLOSE)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_what_is_beyond_black_and_white_is_cut_off_at_the_end(
+        self, height: int, width: int, channels: int
+    ) -> None:
+        images = random_images(N, channels, height, width)
+        strengths = {name: 0.9 for name in FACTORS if channels == 3 or name != "saturation"}
+        running = generator()
+        drawn = {
+            name: factors(name, N, strength, running).view(-1, 1, 1, 1)
+            for name, strength in strengths.items()
+        }
+        out = augment_batch(images, strengths, generator())
+        expected = images * drawn["brightness"]
+        mean = grey(expected).mean(dim=(1, 2, 3), keepdim=True)
+        expected = drawn["contrast"] * expected + (1 - drawn["contrast"]) * mean
+        if channels == 3:
+            expected = drawn["saturation"] * expected + (1 - drawn["saturation"]) * grey(expected)
+        assert ((expected < 0) | (expected > 1)).any()
+        torch.testing.assert_close(out, expected.clamp(0, 1), **CLOSE)
+
+
+def grey(images: torch.Tensor) -> torch.Tensor:
+    weights = torch.tensor([0.2989, 0.587, 0.114]) if images.shape[1] == 3 else torch.ones(1)
+    return (images * weights.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
 
 
 @pytest.mark.parametrize("name", FACTORS)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from hpsearch.data.augment._colour import in_one, only_for, recolour
+from hpsearch.data.augment._colour import one_after_the_other, only_for, recolour
 from hpsearch.data.augment._geometry import (
     centre_cut,
     centre_window,
@@ -24,6 +23,7 @@ from hpsearch.data.augment._rows import (
     AllOf,
     Augmentation,
     Colour,
+    ColourWeights,
     Mix,
     OneOf,
     Pixels,
@@ -202,22 +202,25 @@ def _moved(
 
 
 def _painted(images: Tensor, steps: Sequence[_Step], generator: torch.Generator) -> Tensor:
-    """All that changes pixels where they are, one step after the other."""
-    kinds = itertools.groupby(steps, lambda step: (step.row, type(step.operation)))
-    for _, group in kinds:
-        maps = []
-        for step in group:
-            if isinstance(step.operation, Pixels):
-                changed = step.operation.apply(images, step.strength, generator)
-                if step.only is not None:
-                    changed = torch.where(step.only[:, None, None, None], changed, images)
-                images = changed
-            elif isinstance(step.operation, Colour):
-                weights = step.operation.draw(len(images), step.strength, generator)
-                if step.only is None:
-                    images = recolour(images, weights)
-                else:
-                    maps.append(only_for(step.only, weights))
-        if maps:  # of one row: each image has drawn one of them at most
-            images = recolour(images, in_one(maps))
-    return images
+    """All that changes pixels where they are, in order; maps of colours in a row at once."""
+    n, channels = images.shape[:2]
+    weights: ColourWeights | None = None
+    for step in steps:
+        if isinstance(step.operation, Colour):
+            drawn = step.operation.draw(n, step.strength, generator)
+            if step.only is not None:
+                drawn = only_for(step.only, drawn)
+            weights = (
+                drawn if weights is None else one_after_the_other(weights, drawn, channels=channels)
+            )
+        elif isinstance(step.operation, Pixels):
+            images, weights = _recoloured(images, weights), None
+            changed = step.operation.apply(images, step.strength, generator)
+            if step.only is not None:
+                changed = torch.where(step.only[:, None, None, None], changed, images)
+            images = changed
+    return _recoloured(images, weights)
+
+
+def _recoloured(images: Tensor, weights: ColourWeights | None) -> Tensor:
+    return images if weights is None else recolour(images, weights)

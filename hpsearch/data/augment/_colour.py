@@ -7,6 +7,9 @@ from torch import Tensor
 
 from hpsearch.data.augment._rows import ColourWeights, happens, uniform
 
+_LUMINANCE = (0.2989, 0.587, 0.114)
+"""Of red, green and blue, by ITU-R BT.601, as torchvision rounds it."""
+
 
 def brightness(n: int, strength: float, generator: torch.Generator) -> ColourWeights:
     return ColourWeights(pixel=1 + uniform(n, strength, generator))
@@ -35,13 +38,24 @@ def only_for(chosen: Tensor, weights: ColourWeights) -> ColourWeights:
     )
 
 
-def in_one(maps: list[ColourWeights]) -> ColourWeights:
-    """Several maps as one, where each image is changed by one of them at most."""
-    pixel, grey, mean = maps[0]
-    for other in maps[1:]:
-        pixel = pixel * other.pixel
-        grey, mean = _sum(grey, other.grey), _sum(mean, other.mean)
-    return ColourWeights(pixel, grey, mean)
+def one_after_the_other(
+    first: ColourWeights, second: ColourWeights, *, channels: int
+) -> ColourWeights:
+    """The weights of `second` applied to what those of `first` give; values beyond 0 and 1 are cut
+    off after both, not between them.
+    """
+    total = sum(_LUMINANCE) if channels == 3 else 1.0  # the grey of a grey image, per 1
+    grey, mean = _or_zero(first.grey), _or_zero(first.mean)
+    # The grey of what the first gives, and the mean of that, in terms of the image's own.
+    own_grey, own_mean = first.pixel + total * grey, first.pixel + total * (grey + mean)
+    again, all_of_it = _or_zero(second.grey), _or_zero(second.mean)
+    has_grey = first.grey is not None or second.grey is not None
+    has_mean = first.mean is not None or second.mean is not None
+    return ColourWeights(
+        pixel=first.pixel * second.pixel,
+        grey=second.pixel * grey + again * own_grey if has_grey else None,
+        mean=(second.pixel + total * again) * mean + all_of_it * own_mean if has_mean else None,
+    )
 
 
 def recolour(images: Tensor, weights: ColourWeights) -> Tensor:
@@ -92,14 +106,13 @@ def hue(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    """(n, 1, height, width): luminance by ITU-R BT.601, with torchvision's weights."""
+    """(n, 1, height, width): luminance."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.unbind(dim=1)
-    return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).unsqueeze(1)
+    grey = red * _LUMINANCE[0]
+    return grey.add_(green, alpha=_LUMINANCE[1]).add_(blue, alpha=_LUMINANCE[2]).unsqueeze(1)
 
 
-def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    if first is None or second is None:
-        return second if first is None else first
-    return first + second
+def _or_zero(weights: Tensor | None) -> Tensor | float:
+    return 0.0 if weights is None else weights
