@@ -19,6 +19,8 @@ from typing import Any, Literal, Self, TypeVar
 from hpsearch.errors import ConfigError
 
 Precision = Literal["fp32", "bf16"]
+MemoryFormat = Literal["channels_last", "contiguous"]
+Execution = Literal["eager", "graph", "compile"]
 Balance = Literal["none", "weights", "sampling"]
 Option = bool | int | float | str | tuple[int | float | str, ...]
 Options = Mapping[str, Option]
@@ -312,8 +314,8 @@ class WeightsConfig(JsonConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EarlyStopping(JsonConfig):
-    """Stop when `patience` epochs in a row did not raise the best validation accuracy by
-    more than `min_gain` (a fraction: 0.001 is 0.1 points).
+    """Stop when `patience` epochs in a row did not make the best value of the objective better by
+    more than `min_gain` (of an accuracy a fraction: 0.001 is 0.1 points).
     """
 
     patience: int
@@ -346,7 +348,15 @@ class TrainConfig(JsonConfig):
             none.
         freeze_depth: how many of the model's stages, counted from the input, are not trained.
         freeze: names of stages or modules that are not trained either, with * and ?.
+        micro_batch: so many images at most go through the model at once: a larger batch is taken
+            in parts whose gradients are added up, so that BatchNorm sees the parts; 0: no limit.
         precision: "fp32", or "bf16" for automatic mixed precision.
+        memory_format: the order in memory of images and maps: "channels_last" (NHWC) or
+            "contiguous" (NCHW).
+        execution: how a step is run: "eager"; "graph", replayed from one CUDA graph; or "compile",
+            by torch.compile.
+        objective: by which the best epoch is chosen and early stopping decides, a row of the table
+            in `training/objectives.py`.
         seed: of the initial weights, the order of the images, augmentation and dropout.
     """
 
@@ -371,7 +381,11 @@ class TrainConfig(JsonConfig):
     early_stopping: EarlyStopping | None = None
     freeze_depth: int = 0
     freeze: tuple[str, ...] = ()
+    micro_batch: int = 0
     precision: Precision = "fp32"
+    memory_format: MemoryFormat = "channels_last"
+    execution: Execution = "eager"
+    objective: str = "val_accuracy"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -408,6 +422,10 @@ class TrainConfig(JsonConfig):
             self.freeze,
             "a tuple of names",
         )
+        check_int("micro_batch", self.micro_batch, low=0)
         check_choice("precision", self.precision, typing.get_args(Precision))
+        check_choice("memory_format", self.memory_format, typing.get_args(MemoryFormat))
+        check_choice("execution", self.execution, typing.get_args(Execution))
+        _check_name("objective", self.objective)
         check_int("seed", self.seed, low=0)
         _require(self.seed < 2**64, "seed", self.seed, "below 2**64")

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from hpsearch.cli.options import RUNS, Device, Name, Runs
-from hpsearch.cli.text import accuracy, count_of
+from hpsearch.cli.text import accuracy, count_of, objective_value
 
 
 def export_cli(
@@ -46,9 +46,12 @@ def export_cli(
     test = result.metrics["test"]
     low, high = test["accuracy_95"]
     console = Console()
+    objective = record.objective
+    chosen_by = f" ({objective.label} {objective_value(objective, chosen.value)}, its objective)"
     lines = [
         f"trial {chosen.name} of search {record.name}",
-        f"validation        {accuracy(chosen.val_accuracy)}",
+        f"validation        {accuracy(chosen.val_accuracy)}"
+        + (chosen_by if objective.name != "val_accuracy" else ""),
         f"test              {accuracy(test['accuracy'])} (errors: {test['errors']} of "
         f"{test['images']} images)",
         f"95 % interval     {accuracy(low)} to {accuracy(high)}",
@@ -60,5 +63,7 @@ def export_cli(
         f"learning curves   {result.curves_png}",
         f"                  {result.curves_csv}",
     ]
+    if result.batches_csv is not None:
+        lines.append(f"                  {result.batches_csv}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

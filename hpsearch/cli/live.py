@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpsearch.cli.progress import progress_text
-from hpsearch.cli.text import accuracy, duration, parameters
+from hpsearch.cli.text import duration, objective_name, objective_value, parameters
 from hpsearch.engine.events import (
     DataProgress,
     EpochFinished,
@@ -27,6 +27,8 @@ from hpsearch.engine.events import (
 )
 from hpsearch.engine.records import FINISHED, SearchRecord
 from hpsearch.names import printable
+from hpsearch.training.epoch import EpochResult
+from hpsearch.training.objectives import Objective
 
 
 class View(Protocol):
@@ -77,7 +79,7 @@ class Progress:
         self.started: SearchStarted | None = None
         self.record: SearchRecord | None = None
         self.running: TrialStarted | None = None
-        self.epochs: list[EpochFinished] = []
+        self.epochs: list[EpochResult] = []
         self._begun = time.monotonic()
         self._trial_begun = 0.0
         self._seconds: dict[str, list[float]] = {}
@@ -90,10 +92,10 @@ class Progress:
             case SearchStarted():
                 self.started, self.record = event, event.record
             case TrialStarted():
-                self.running, self.epochs = event, []
+                self.running, self.epochs = event, list(event.history)
                 self._trial_begun = time.monotonic()
-            case EpochFinished():
-                self.epochs.append(event)
+            case EpochFinished(result=result):
+                self.epochs.append(result)
             case TrialFinished(trial=trial) if self.record is not None:
                 self.running = None
                 others = (t for t in self.record.trials if t.name != trial.name)
@@ -149,13 +151,13 @@ class PlainView:
                     self._line(line)
             case TrialFinished(trial=trial) if progress.record is not None:
                 record = progress.record
-                best = record.leader()
+                best, objective = record.leader(), record.objective
                 parts = [
                     f"[{record.finished}/{record.spec['trials']}] {trial.name} {trial.state}",
-                    f"validation {accuracy(trial.val_accuracy)}",
+                    f"{objective_name(objective)} {objective_value(objective, trial.value)}",
                     f"{trial.epochs} epochs in {duration(trial.seconds)}",
-                    trial.failure,
-                    f"best {best.name} {accuracy(best.val_accuracy)}" if best else "",
+                    trial.failure or trial.note,
+                    f"best {best.name} {objective_value(objective, best.value)}" if best else "",
                     f"{duration(progress.seconds_left())} left",
                 ]
                 self._line("  ".join(part for part in parts if part))
@@ -193,7 +195,9 @@ class LiveView:
             case SearchStarted():
                 lines = [*note_lines(event), *estimate_lines(event.estimates)]
             case TrialFinished(trial=trial) if trial.failure:
-                lines = [f"{trial.name} failed: {trial.failure}"]
+                lines = [f"{trial.name} {trial.state}: {trial.failure}"]
+            case TrialFinished(trial=trial) if trial.note:
+                lines = [f"{trial.name}: {trial.note}"]
         for line in lines:  # above the view, where they stay
             self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -229,7 +233,9 @@ class LiveView:
 
     def _families(self, record: SearchRecord) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-        for name in ("family", "complete", "pruned", "failed", "best validation", "trial"):
+        objective = record.objective
+        best_value = f"best {objective_name(objective)}"
+        for name in ("family", "complete", "pruned", "failed", best_value, "trial"):
             table.add_column(name, justify="left" if name in ("family", "trial") else "right")
         overall = record.leader()
         for family in record.families:
@@ -237,7 +243,7 @@ class LiveView:
             table.add_row(
                 family,
                 *(str(record.count(state, family)) for state in FINISHED),
-                accuracy(best.val_accuracy if best else None),
+                objective_value(objective, best.value if best else None),
                 best.name if best else "",
                 style="bold green" if best and best is overall else "",
             )
@@ -248,30 +254,32 @@ class LiveView:
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)
         table.add_column()
-        running, best = self._progress.running, record.leader()
+        running, best, objective = self._progress.running, record.leader(), record.objective
         if running is not None:
-            line = Text.assemble((running.name, "bold cyan"), self._epoch_line(running))
+            line = Text.assemble((running.name, "bold cyan"), self._epoch_line(running, objective))
             table.add_row("running", line)
             table.add_row("", Text(parameters(running.params), style="dim"))
         if best is not None:
             line = Text.assemble(
                 (best.name, "bold green"),
-                f"  validation {accuracy(best.val_accuracy)}, epoch {best.best_epoch}, "
+                f"  {objective_name(objective)} {objective_value(objective, best.value)}, "
+                f"epoch {best.best_epoch}, "
                 f"{best.parameters:,} parameters",
             )
             table.add_row("best", line)
             table.add_row("", Text(parameters(best.params), style="dim"))
         return table
 
-    def _epoch_line(self, running: TrialStarted) -> str:
+    def _epoch_line(self, running: TrialStarted, objective: Objective) -> str:
         epochs = self._progress.epochs
         if not epochs:
             return f"  epoch 0/{running.epochs}"
-        last = epochs[-1].result
-        best = max(epoch.result.val_accuracy for epoch in epochs)
+        last = epochs[-1]
+        best = max(epochs, key=objective.key)
+        now, highest = (objective_value(objective, objective.value(r)) for r in (last, best))
         return (
-            f"  epoch {last.epoch + 1}/{running.epochs}  validation {accuracy(last.val_accuracy)} "
-            f"(best {accuracy(best)})  {last.images_per_second:,.0f} images/s"
+            f"  epoch {last.epoch + 1}/{running.epochs}  {objective_name(objective)} {now} "
+            f"(best {highest})  {last.images_per_second:,.0f} images/s"
         )
 
 

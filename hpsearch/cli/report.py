@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from hpsearch.cli.options import RUNS, Name, Runs
-from hpsearch.cli.text import accuracy, count_of, duration, make_table, parameters
+from hpsearch.cli.text import (
+    accuracy,
+    count_of,
+    duration,
+    make_table,
+    objective_value,
+    parameters,
+)
+
+if TYPE_CHECKING:
+    from hpsearch.training.objectives import Objective
 
 
 def report_cli(
@@ -34,19 +44,21 @@ def report_cli(
 
 def print_report(console: Console, document: dict[str, Any]) -> None:
     """Prints the tables of a report."""
+    from hpsearch.training.objectives import objective_info
+
+    objective = objective_info(document["objective"])
     counts = document["data"]["counts"]
     opened = len(document["test_openings"])
     table = make_table(
-        f"search {document['search']}: families, best validation accuracy first",
+        f"search {document['search']}: families, best {objective.label} first",
         left=("family",),
-        right=("val. acc.", "loss", "params", "done", "pruned", "failed", "TPE", "time"),
+        right=(*_scores(objective, None), "params", "done", "pruned", "failed", "TPE", "time"),
     )
     for row in document["leaderboard"]:
         best = row["best"]
         table.add_row(
             row["family"],
-            accuracy(best and best["val_accuracy"]),
-            f"{best['val_loss']:.4f}" if best else "–",
+            *_scores(objective, best).values(),
             f"{best['parameters']:,}" if best else "–",
             *(str(row[key]) for key in ("complete", "pruned", "failed", "model_based")),
             duration(row["seconds"]),
@@ -56,21 +68,23 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
         trials = make_table(
             "best trials" if len(document["best_trials"]) > 1 else "best trial",
             left=("trial", "chosen by"),
-            right=("val. acc.", "loss", "epoch"),
+            right=(*_scores(objective, None), "epoch"),
         )
         for row in document["best_trials"]:
             trials.add_row(
                 row["trial"],
                 row["chosen_by"],
-                accuracy(row["val_accuracy"]),
-                f"{row['val_loss']:.4f}",
+                *_scores(objective, row).values(),
                 str(row["best_epoch"]),
             )
         console.print(trials)
         first = document["best_trials"][0]
         console.print(f"{first['trial']}: {parameters(first['params'])}\n", markup=False)
     for failure in document["failures"]:
-        console.print(f"{failure['trial']} failed: {failure['reason']}", markup=False)
+        line = f"{failure['trial']} {failure['state']}: {failure['reason']}"
+        console.print(line, markup=False)
+    for note in document["notes"]:
+        console.print(f"{note['trial']}: {note['note']}", markup=False)
     if document["infeasible"]:
         first, count = document["infeasible"][0], len(document["infeasible"])
         console.print(
@@ -87,3 +101,13 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _scores(objective: Objective, row: dict[str, Any] | None) -> dict[str, str]:
+    """The scores of a trial by their column: the objective's first, then the usual ones."""
+    row = row or {"value": None, "val_accuracy": None, "val_loss": None}
+    return {
+        objective.short: objective_value(objective, row["value"]),
+        "val. acc.": accuracy(row["val_accuracy"]),
+        "loss": "–" if row["val_loss"] is None else f"{row['val_loss']:.4f}",
+    }

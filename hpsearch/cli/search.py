@@ -36,9 +36,46 @@ def search_cli(
     runs: Runs = RUNS,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampler and the training.")] = None,
     device: Device = "auto",
-    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="auto, fp32 or bf16; auto: measured where the search takes long."),
+    ] = None,
+    memory_format: Annotated[
+        str | None,
+        typer.Option(metavar="ORDER", help="Of images: auto, channels_last or contiguous."),
+    ] = None,
+    execution: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW", help="Of steps: auto, eager, graph (one CUDA graph) or compile."
+        ),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What the best is chosen by: val_accuracy (default), val_balanced_accuracy, "
+            "val_macro_f1 or val_loss.",
+        ),
+    ] = None,
     keep: Annotated[
         int | None, typer.Option(help="How many trials of each family keep their checkpoint.")
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Epochs between saved states of a running trial; 0: as often as costs at most 2 % "
+            "of its time.",
+        ),
+    ] = None,
+    non_finite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="What to do with a trial whose loss becomes infinite or NaN: fail (default), or "
+            "prune, so that the sampler learns to keep away.",
+        ),
     ] = None,
     set_: Set = None,
     dry_run: Annotated[
@@ -66,7 +103,12 @@ def search_cli(
         name=name,
         seed=seed,
         precision=precision,
+        memory_format=memory_format,
+        execution=execution,
+        objective=objective,
         keep=keep,
+        checkpoint_every=checkpoint_every,
+        non_finite=non_finite,
         overrides=set_ or [],
     )
     console = Console()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from hpsearch.names import printable
+
+if TYPE_CHECKING:
+    from hpsearch.training.objectives import Objective
 
 
 def duration(seconds: float) -> str:
@@ -25,6 +28,18 @@ def duration(seconds: float) -> str:
 def accuracy(value: float | None) -> str:
     """99.44 %, or a dash where there is none."""
     return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def objective_value(objective: Objective, value: float | None) -> str:
+    """99.44 %, of a loss 0.0312, or a dash where there is none."""
+    if value is None or objective.is_share:
+        return accuracy(value)
+    return f"{value:.4f}"
+
+
+def objective_name(objective: Objective) -> str:
+    """What stands before its values: validation, validation loss, ..."""
+    return "validation" if objective.name == "val_accuracy" else objective.label
 
 
 def parameters(params: Mapping[str, Any]) -> str:

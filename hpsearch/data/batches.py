@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from hpsearch.config import TrainConfig
+from hpsearch.config import MemoryFormat, TrainConfig
 from hpsearch.data.augment import augment_batch, mix_batch
 from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.data.resident import ResidentData, ResidentImages
@@ -19,7 +19,7 @@ class TrainBatch:
     """What one step is trained on.
 
     Attributes:
-        images: float32 NCHW (channels_last), normalised.
+        images: float32 NCHW in the configuration's memory format, normalised.
         labels: int64 (n,).
         other: int64 (n,): the label of what was mixed in; None where nothing was.
         share: float32 (n,): how much of the image is its own label's; the rest is the other's.
@@ -29,6 +29,20 @@ class TrainBatch:
     labels: Tensor
     other: Tensor | None = None
     share: Tensor | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that there are."""
+        both = (self.images, self.labels, self.other, self.share)
+        return tuple(tensor for tensor in both if tensor is not None)
+
+    def parts(self, size: int) -> list[TrainBatch]:
+        """The batch in parts of at most `size` images, as even as can be; whole where it is 0."""
+        n = len(self.labels)
+        if size == 0 or n <= size:
+            return [self]
+        columns = [tensor.tensor_split(-(-n // size)) for tensor in self.tensors]
+        return [TrainBatch(*tensors) for tensors in zip(*columns, strict=True)]
 
 
 def train_batches(
@@ -40,22 +54,21 @@ def train_batches(
     small remainder: BatchNorm would learn from its noise, and fails on a single image.
 
     Args:
-        config: of which `batch_size`, `repeat`, `balance` and `augment` are looked at; the rest
-            is in `data` already.
+        config: of which `batch_size`, `repeat`, `balance`, `augment` and `memory_format` are looked
+            at; the rest is in `data` already.
         generator: on the device of `data`; all randomness comes from it.
     """
     preprocessing = data.preprocessing
     order = _order(data, config, generator)
-    for indices in order.tensor_split(steps_per_epoch(len(order), config.batch_size)):
-        images, labels = data.train.batch(indices)
+    parts = order.tensor_split(steps_per_epoch(len(order), config.batch_size))
+    for images, labels in data.train.batches(parts, memory_format=config.memory_format):
         images = augment_batch(images, config.augment, generator, size=preprocessing.crop)
         mixed = mix_batch(images, config.augment, labels, generator)
         if mixed is None:
-            yield TrainBatch(preprocessing.normalise(images), labels)
+            yield TrainBatch(preprocessing.normalise(images, config.memory_format), labels)
         else:
-            yield TrainBatch(
-                preprocessing.normalise(mixed.images), labels, mixed.other, mixed.share
-            )
+            images = preprocessing.normalise(mixed.images, config.memory_format)
+            yield TrainBatch(images, labels, mixed.other, mixed.share)
 
 
 def epoch_size(data: ResidentData, config: TrainConfig) -> int:
@@ -69,7 +82,10 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 
 
 def eval_batches(
-    images: ResidentImages, preprocessing: Preprocessing, batch_size: int
+    images: ResidentImages,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    memory_format: MemoryFormat = "channels_last",
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """All images in their order, cut to their centre, normalised, not augmented.
 
@@ -77,12 +93,12 @@ def eval_batches(
         images: of the preprocessing's `full_size`.
 
     Yields:
-        images float32 NCHW (channels_last), labels int64 (n,), with n <= batch_size.
+        images float32 NCHW in this memory format, labels int64 (n,), with n <= batch_size.
     """
     rows = torch.arange(len(images), device=images.labels.device)
-    for indices in rows.split(batch_size):  # type: ignore[no-untyped-call]
-        batch, labels = images.batch(indices, preprocessing.crop)
-        yield preprocessing.normalise(batch), labels
+    parts = rows.split(batch_size)  # type: ignore[no-untyped-call]
+    for batch, labels in images.batches(parts, preprocessing.crop, memory_format):
+        yield preprocessing.normalise(batch, memory_format), labels
 
 
 def _order(data: ResidentData, config: TrainConfig, generator: torch.Generator) -> Tensor:

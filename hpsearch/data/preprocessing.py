@@ -6,13 +6,14 @@ To add a normalisation, append one row to `NORMALISATIONS`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hpsearch.config import InputConfig, JsonConfig, look_up
+from hpsearch.config import InputConfig, JsonConfig, MemoryFormat, look_up
 from hpsearch.data.augment import centre_of
 from hpsearch.data.dataset import ImagePart, ImageShape
 from hpsearch.data.store import Watch, resized
@@ -137,19 +138,20 @@ class Preprocessing(JsonConfig):
             resize=input.resize,
         )
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalise(self, images: Tensor, memory_format: MemoryFormat = "channels_last") -> Tensor:
         """(x - mean) / std.
 
         Args:
-            images: float32 NCHW from 0 to 1, in channels_last memory. Gray ones are repeated for a
+            images: float32 NCHW from 0 to 1, in this memory format. Gray ones are repeated for a
                 model that takes three channels.
         """
         if images.shape[1] != self.channels:
             repeated = images.expand(-1, self.channels, -1, -1)
-            images = repeated.contiguous(memory_format=torch.channels_last)
+            last = memory_format == "channels_last"
+            order = torch.channels_last if last else torch.contiguous_format
+            images = repeated.contiguous(memory_format=order)
         mean, std = (
-            torch.tensor(values, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
-            for values in (self.mean, self.std)
+            _constant(values, images.dtype, images.device) for values in (self.mean, self.std)
         )
         return (images - mean) / std
 
@@ -198,6 +200,13 @@ def cut_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
     """
     top, left = centre_of((images.shape[1], images.shape[2]), size)
     return images[:, top : top + size[0], left : left + size[1]]
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once: a GPU would be waited for each time."""
+    with torch.inference_mode(mode=False):  # it serves training, whoever asks first
+        return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)
 
 
 def _spread(values: Sequence[float], channels: int) -> tuple[float, ...]:

@@ -6,12 +6,17 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Generator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from hpsearch.config import MemoryFormat
 from hpsearch.data.dataset import CHUNK_BYTES, ImagePart
+from hpsearch.data.prefetch import prefetched
 from hpsearch.data.preprocessing import Preprocessing, cut_centre
 from hpsearch.data.splits import DevelopmentData
 
@@ -22,7 +27,7 @@ class ResidentImages:
 
     On the CPU they stay where they are, in memory or in the store's memory map, which all
     processes share and the system reads ahead. On another device they are copied there once
-    where they fit; else each batch is copied from the map.
+    where they fit; else each batch is copied from the map, while a GPU works on those before it.
 
     Attributes:
         pixels: uint8 (M, height, width, channels), on the device or on the CPU.
@@ -62,6 +67,11 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def streamed(self) -> bool:
+        """Whether batches are copied from the CPU to a GPU."""
+        return self.pixels.device.type == "cpu" and self.labels.device.type == "cuda"
+
     def head(self, n: int) -> ResidentImages:
         """The first `n` of them."""
         return ResidentImages(self.pixels, self.rows[:n], self.labels[:n])
@@ -86,16 +96,48 @@ class ResidentImages:
             picked = flat.view(-1, *self.pixels.shape[1:])
         return picked.to(self.labels.device, non_blocking=True)
 
-    def batch(self, indices: Tensor, crop: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-        """Images at `indices` as float32 NCHW from 0 to 1 in channels_last memory; labels.
+    def batch(
+        self,
+        indices: Tensor,
+        crop: tuple[int, int] | None = None,
+        memory_format: MemoryFormat = "channels_last",
+    ) -> tuple[Tensor, Tensor]:
+        """Images at `indices` as float32 NCHW from 0 to 1 in this memory format; labels.
 
         Args:
             crop: height and width to cut out of the centre.
         """
-        images = self.raw_batch(indices)
-        if crop is not None:
-            images = cut_centre(images, crop)
-        return images.permute(0, 3, 1, 2).float() / 255.0, self.labels[indices]
+        images = _as_input(self.raw_batch(indices), crop, memory_format)
+        return images, self.labels[indices]
+
+    def batches(
+        self,
+        batches: Sequence[Tensor],
+        crop: tuple[int, int] | None = None,
+        memory_format: MemoryFormat = "channels_last",
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """`batch` of each of `batches`, in order; what is streamed is read ahead."""
+        if not self.streamed:
+            for indices in batches:
+                yield self.batch(indices, crop, memory_format)
+            return
+        # The device is waited for here, and not again.
+        rows = self.rows.numpy().take(torch.cat(list(batches)).cpu().numpy())
+        starts = np.cumsum([len(indices) for indices in batches])[:-1]
+        copies = prefetched(self.pixels.numpy(), np.split(rows, starts), self.labels.device)
+        with contextlib.closing(copies):
+            for indices, raw in zip(batches, copies, strict=True):
+                yield _as_input(raw, crop, memory_format), self.labels[indices]
+
+
+def _as_input(images: Tensor, crop: tuple[int, int] | None, memory_format: MemoryFormat) -> Tensor:
+    """uint8 NHWC images as `ResidentImages.batch` gives them."""
+    if crop is not None:
+        images = cut_centre(images, crop)
+    images = images.permute(0, 3, 1, 2)
+    if memory_format == "contiguous":
+        images = images.contiguous()
+    return images.float() / 255.0
 
 
 def part_bytes(*parts: ImagePart) -> int:

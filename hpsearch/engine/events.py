@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from hpsearch.data.decode import Progress
 from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.families import ParamValue
-from hpsearch.training.trainer import EpochResult
+from hpsearch.training.epoch import EpochResult
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,13 +45,19 @@ class SearchStarted:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialStarted:
-    """A trial begins, or begins again after an interruption."""
+    """A trial begins, or begins again: after an interruption, or in smaller parts where memory was
+    short.
+
+    Attributes:
+        history: the epochs that it has behind it.
+    """
 
     name: str
     family: str
     chosen_by: str
     params: Mapping[str, ParamValue]
     epochs: int
+    history: tuple[EpochResult, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -12,12 +12,14 @@ import optuna
 import torch
 from optuna.trial import TrialState
 
-from hpsearch.config import Precision, TrainConfig
+from hpsearch.config import TrainConfig
 from hpsearch.data.resident import ResidentData
 from hpsearch.data.views import DataViews
+from hpsearch.engine.estimate import Pace
 from hpsearch.engine.events import EpochFinished, Event, TrialFinished, TrialStarted
+from hpsearch.engine.fit import CONFIG, Fit
 from hpsearch.engine.records import (
-    CHECKPOINT,
+    BATCHES,
     HISTORY,
     INFEASIBLE,
     TrialRecord,
@@ -26,12 +28,25 @@ from hpsearch.engine.records import (
     trial_record,
 )
 from hpsearch.engine.spec import StudySpec
-from hpsearch.errors import HpsearchError, InfeasibleError
+from hpsearch.engine.trial_files import TrialFiles
+from hpsearch.errors import HpsearchError, InfeasibleError, NonFiniteLossError
 from hpsearch.families import family_label, initial_model, resolve_config, suggest_config
-from hpsearch.training.checkpoint import Checkpoint, save_checkpoint
-from hpsearch.training.history import write_history
+from hpsearch.training.checkpoint import Checkpoint
+from hpsearch.training.epoch import EpochResult
+from hpsearch.training.history import write_batches, write_history
+from hpsearch.training.memory import is_out_of_memory, release_memory
 from hpsearch.training.model import StagedModel, parameter_counts
-from hpsearch.training.trainer import EpochResult, derive_seed, selection_key, train
+from hpsearch.training.objectives import Objective, objective_info
+from hpsearch.training.trainer import Training, derive_seed
+
+_FAILURE = "failure"
+
+# What a checkpoint tells of its epoch: the same in every repetition.
+_METRICS = tuple(
+    field.name
+    for field in dataclasses.fields(EpochResult)
+    if field.name not in ("is_best", "seconds", "images_per_second", "batch_losses")
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,41 +58,44 @@ class Worker:
     data: DataViews
     fingerprints: Mapping[str, str]
     device: torch.device
-    precision: Precision
+    paces: Mapping[str, Pace]
     watch: Callable[[Event], None]
 
 
 def run_trial(worker: Worker, study: optuna.Study, family: str, trial: optuna.Trial) -> TrialRecord:
-    """Runs `trial` from its first epoch and tells the study how it ended.
+    """Runs `trial` and tells the study how it ended.
 
-    An interrupted trial is run again under its own number: its parameters and reports are
-    those stored, and the pruner is not asked about epochs that it has passed already.
+    An interrupted trial goes on under its own number from its newest whole training state, or else
+    from its first epoch: its parameters and reports are those stored, and the pruner is not asked
+    about epochs that it has passed already.
 
     Where this is broken off (Ctrl-C, a crash), the trial stays "running" in the storage, and
     the next start of the search takes it up.
     """
     stored = study.get_trials(deepcopy=False)[trial.number]
     folder = trial_folder(worker.runs, worker.spec.name, family, trial.number)
-    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
-    folder.mkdir(parents=True)
+    files = TrialFiles(folder, every=worker.spec.checkpoint_every)
+    if CONFIG not in trial.user_attrs:  # it is new: files here are those of a search long gone
+        files.empty()
     history: list[EpochResult] = []
     try:
         config = _config(worker, trial, family, enqueued="fixed_params" in stored.system_attrs)
         data = worker.data.view(config)
         model = initial_model(config, data.preprocessing.shape, len(data.classes))
+        fit = Fit(worker.spec, worker.paces[family], worker.device, study, trial)
+        config = fit.decided(config, model, data)
         trial.set_user_attr("parameters", parameter_counts(model)[0])
         name = f"{family_label(family)}-{trial.number}"
-        worker.watch(
-            TrialStarted(
-                name=name,
-                family=family_label(family),
-                chosen_by=trial.user_attrs["chosen_by"],
-                params=trial.params,
-                epochs=config.epochs,
-            )
-        )
         reported = max(stored.intermediate_values, default=-1)
-        pruned = _train(worker, trial, name, config, model, data, folder, history, reported)
+        while (
+            pruned := _attempt(worker, trial, name, config, model, data, files, history, reported)
+        ) is None:
+            config = fit.smaller(config, model, data)
+            reported = max(reported, len(history) - 1)
+            history.clear()
+            files.empty()
+            release_memory(worker.device)
+            model = initial_model(config, data.preprocessing.shape, len(data.classes))
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
     except InfeasibleError as error:
         # The sampler learns to keep away; to it, a failed trial would look like any other.
@@ -85,24 +103,34 @@ def run_trial(worker: Worker, study: optuna.Study, family: str, trial: optuna.Tr
         if stored.constraints == {}:
             trial.set_constraint(INFEASIBLE, 1.0)
         state = TrialState.PRUNED
-    except (HpsearchError, torch.OutOfMemoryError) as error:
-        trial.set_user_attr("failure", " ".join(str(error).split()))
-        state = TrialState.FAIL
+    except NonFiniteLossError as error:
+        trial.set_user_attr(_FAILURE, " ".join(str(error).split()))
+        prune = worker.spec.non_finite == "prune"
+        state = TrialState.PRUNED if prune else TrialState.FAIL
     except Exception as error:
-        if not family.endswith(".py"):
+        known = isinstance(error, HpsearchError) or is_out_of_memory(error)
+        if not (known or family.endswith(".py")):
             raise  # a bug of ours; one in a user's own model is a failed trial
-        trial.set_user_attr("failure", " ".join(f"{type(error).__name__}: {error}".split()))
+        text = str(error) if known else f"{type(error).__name__}: {error}"
+        trial.set_user_attr(_FAILURE, " ".join(text.split()))
         state = TrialState.FAIL
     value = None
     if history:
         write_history(folder / HISTORY, history)
-        best = max(history, key=lambda r: selection_key(r.val_accuracy, r.val_loss))
-        _record_metrics(trial, history, best)
-        value = best.val_accuracy if state is TrialState.COMPLETE else None
+        write_batches(folder / BATCHES, history)
+        value = _record_metrics(trial, history, objective_info(worker.spec.objective))
+    if state is TrialState.COMPLETE:
+        files.write_best()
+    else:  # to the study it has none
+        value = None
     study.tell(trial, value, state=state)
     drop_checkpoints(worker, study, family)
     record = trial_record(
-        worker.runs, worker.spec.name, family, study.get_trials(deepcopy=False)[trial.number]
+        worker.runs,
+        worker.spec.name,
+        family,
+        study.get_trials(deepcopy=False)[trial.number],
+        objective=worker.spec.objective,
     )
     worker.watch(TrialFinished(trial=record))
     return record
@@ -110,7 +138,7 @@ def run_trial(worker: Worker, study: optuna.Study, family: str, trial: optuna.Tr
 
 def _config(worker: Worker, trial: optuna.Trial, family: str, *, enqueued: bool) -> TrainConfig:
     """The trial's configuration: its stored one, else a new one from the family's space."""
-    stored = trial.user_attrs.get("config")
+    stored = trial.user_attrs.get(CONFIG)
     if stored is not None:
         return TrainConfig.from_dict(stored)
     spec = worker.spec
@@ -122,41 +150,78 @@ def _config(worker: Worker, trial: optuna.Trial, family: str, *, enqueued: bool)
         worker.data.shape,
         epochs=spec.epochs,
         seed=derive_seed(spec.seed, family_label(family), trial.number) % 2**32,
-        precision=worker.precision,
+        precision=worker.paces[family].precision,
         early_stopping=spec.early_stopping,
+        objective=spec.objective,
         overrides=spec.overrides,
     )
     config = resolve_config(config)
-    trial.set_user_attr("config", config.to_dict())
+    trial.set_user_attr(CONFIG, config.to_dict())
     return config
 
 
-def _train(
+def _attempt(
     worker: Worker,
     trial: optuna.Trial,
     name: str,
     config: TrainConfig,
     model: StagedModel,
     data: ResidentData,
-    folder: Path,
+    files: TrialFiles,
+    history: list[EpochResult],
+    reported: int,
+) -> bool | None:
+    """Trains from the newest state of `config`, else from the first epoch; whether the pruner
+    stopped it. None where the memory was not enough: then nothing of it is left in there.
+    """
+    resume = files.take_up(config)
+    history += () if resume is None else resume.history
+    worker.watch(
+        TrialStarted(
+            name=name,
+            family=family_label(config.family),
+            chosen_by=trial.user_attrs["chosen_by"],
+            params=trial.params,
+            epochs=config.epochs,
+            history=tuple(history),
+        )
+    )
+    checkpoint = functools.partial(_checkpoint, worker, name, config, model, data)
+    try:
+        training = Training(model, data, config, device=worker.device, resume=resume)
+        return _train(worker, trial, name, training, checkpoint, files, history, reported)
+    except Exception as error:
+        if is_out_of_memory(error):
+            return None
+        raise
+
+
+def _train(
+    worker: Worker,
+    trial: optuna.Trial,
+    name: str,
+    training: Training,
+    checkpoint: Callable[[EpochResult], Checkpoint],
+    files: TrialFiles,
     history: list[EpochResult],
     reported: int,
 ) -> bool:
-    """Trains, reports and checkpoints; fills `history`; returns whether the pruner stopped it.
+    """Trains, reports and saves; adds to `history`; returns whether the pruner stopped it.
 
     Epochs up to `reported` are in the storage already, and the pruner let them pass.
     """
-    with closing(train(model, data, config, device=worker.device)) as epochs:
+    objective = objective_info(worker.spec.objective)
+    with closing(training.run()) as epochs:
         for result in epochs:
             history.append(result)
             if result.is_best:
-                checkpoint = _checkpoint(worker, name, config, model, data, result)
-                save_checkpoint(folder / CHECKPOINT, checkpoint)
+                files.keep(checkpoint(result))
             if result.epoch > reported:
-                trial.report(result.val_accuracy, result.epoch)
+                trial.report(objective.value(result), result.epoch)
             worker.watch(EpochFinished(name=name, result=result))
             if result.epoch >= reported and trial.should_prune():
                 return True
+            files.save_if_due(len(history), training.state)
     return False
 
 
@@ -168,17 +233,13 @@ def _checkpoint(
     data: ResidentData,
     result: EpochResult,
 ) -> Checkpoint:
-    metrics = {
-        key: value
-        for key, value in dataclasses.asdict(result).items()
-        if key not in ("is_best", "seconds", "images_per_second")  # the same in every repetition
-    }
+    """The model as it is now, in memory of its own."""
     return Checkpoint(
-        state=model.state_dict(),
+        state={n: tensor.detach().to("cpu", copy=True) for n, tensor in model.state_dict().items()},
         config=config,
         classes=data.classes,
         preprocessing=data.preprocessing,
-        metrics=metrics,
+        metrics={name: getattr(result, name) for name in _METRICS},
         origin={
             "search": worker.spec.name,
             "trial": name,
@@ -188,28 +249,38 @@ def _checkpoint(
     )
 
 
-def _record_metrics(trial: optuna.Trial, history: list[EpochResult], best: EpochResult) -> None:
+def _record_metrics(trial: optuna.Trial, history: list[EpochResult], objective: Objective) -> float:
+    """Stores what the trial gave, and returns its value: that of its best epoch."""
+    best = max(history, key=objective.key)
+    value = objective.value(best)
     seconds = sum(result.seconds for result in history)
     attrs = {
+        "value": value,
         "val_accuracy": best.val_accuracy,
+        "val_balanced_accuracy": best.val_balanced_accuracy,
+        "val_macro_f1": best.val_macro_f1,
         "val_loss": best.val_loss,
         "best_epoch": best.epoch,
         "epochs": len(history),
         "seconds": seconds,
         "images_per_second": sum(r.images_per_second * r.seconds for r in history) / seconds,
     }
-    for key, value in attrs.items():
-        trial.set_user_attr(key, value)
+    for key, attr in attrs.items():
+        trial.set_user_attr(key, attr)
+    return value
 
 
 def drop_checkpoints(worker: Worker, study: optuna.Study, family: str) -> None:
-    """Removes the checkpoints of all finished trials of a family but its best `keep`."""
+    """Removes the checkpoints of all finished trials of a family but its best `keep`, and what
+    only running trials need.
+    """
     records = [
-        trial_record(worker.runs, worker.spec.name, family, trial)
+        trial_record(worker.runs, worker.spec.name, family, trial, objective=worker.spec.objective)
         for trial in study.get_trials(deepcopy=False)
         if trial.state.is_finished()
     ]
     kept = {record.number for record in rank(records)[: worker.spec.keep]}
     for record in records:
+        TrialFiles(record.folder).clear()
         if record.number not in kept and record.checkpoint is not None:
             record.checkpoint.unlink()

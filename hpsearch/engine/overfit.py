@@ -18,12 +18,14 @@ from hpsearch.data.resident import ResidentData
 from hpsearch.data.views import DataViews
 from hpsearch.engine.feasibility import first_config
 from hpsearch.engine.records import load_search
-from hpsearch.engine.setup import prepare_data, resolve_precision
+from hpsearch.engine.setup import prepare_data
 from hpsearch.engine.spec import StudySpec
 from hpsearch.errors import NonFiniteLossError, SearchError
 from hpsearch.families import family_label, initial_model, resolve_config
 from hpsearch.training.device import resolve_device
-from hpsearch.training.trainer import EpochResult, train
+from hpsearch.training.epoch import EpochResult
+from hpsearch.training.settings import rule_setting
+from hpsearch.training.trainer import train
 
 IMAGES_A_CLASS = 2
 STEPS = 300
@@ -92,7 +94,7 @@ def check_study(
         return
     for family in spec.families:
         config = first_config(
-            spec, family, views.shape, precision=resolve_precision(spec, None, target)
+            spec, family, views.shape, precision=spec.wanted.forced(rule_setting(target)).precision
         )
         yield check_overfit(config, views, name=family_label(family), device=target)
 

@@ -16,10 +16,11 @@ from hpsearch.config import TrainConfig
 from hpsearch.engine.storage import open_storage
 from hpsearch.errors import CheckpointError, SearchError
 from hpsearch.families import family_label
-from hpsearch.training.trainer import selection_key
+from hpsearch.training.objectives import DEFAULT_OBJECTIVE, Objective, objective_info
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
+BATCHES = "batches.csv"
 SPLIT = "split.npz"
 INFEASIBLE = "infeasible"
 FINISHED = ("complete", "pruned", "failed")
@@ -36,10 +37,14 @@ class TrialRecord:
         family: its name, of a user's own file the file's.
         state: "complete", "pruned", "failed", "infeasible", "running" or "waiting".
         chosen_by: "known-good" (tried first), "random" (start-up) or "model" (TPE).
-        val_accuracy, val_loss: at the epoch whose checkpoint is kept, the trial's best; None
+        objective: of the search, by name: a row of the table in `training/objectives.py`.
+        value: the objective's, at the epoch whose checkpoint is kept, the trial's best; None
             before the first epoch. Of a trial that was not completed: of its best epoch so far.
+        val_accuracy, val_balanced_accuracy, val_macro_f1, val_loss: at the same epoch; the two
+            in the middle are None in searches of the first version, too.
         config: what it trains with; None until that is decided.
         failure: why it failed or was infeasible, or empty.
+        note: what a user should know of how it was trained, or empty.
         folder: where its checkpoint and history lie.
     """
 
@@ -51,13 +56,18 @@ class TrialRecord:
     chosen_by: str
     params: Mapping[str, Any]
     config: TrainConfig | None
+    objective: str
+    value: float | None
     val_accuracy: float | None
+    val_balanced_accuracy: float | None
+    val_macro_f1: float | None
     val_loss: float | None
     best_epoch: int | None
     epochs: int
     seconds: float
     parameters: int
     failure: str
+    note: str
     folder: Path
 
     @property
@@ -74,9 +84,9 @@ class TrialRecord:
     @property
     def key(self) -> tuple[float, float]:
         """Trials are ranked by it, as epochs are; the greater the better."""
-        if self.val_accuracy is None or self.val_loss is None:
+        if self.value is None or self.val_loss is None:
             return (float("-inf"), float("-inf"))
-        return selection_key(self.val_accuracy, self.val_loss)
+        return objective_info(self.objective).key_of(self.value, self.val_loss)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,6 +118,11 @@ class SearchRecord:
     fingerprints: Mapping[str, str]
     trials: tuple[TrialRecord, ...]
     openings: tuple[TestOpening, ...]
+
+    @property
+    def objective(self) -> Objective:
+        """What it is for."""
+        return objective_of(self.spec)
 
     @property
     def folder(self) -> Path:
@@ -178,6 +193,11 @@ def rank(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     return sorted(complete, key=lambda trial: trial.key, reverse=True)
 
 
+def objective_of(spec: Mapping[str, Any]) -> Objective:
+    """The objective of a stored specification; the first version had but one."""
+    return objective_info(spec.get("objective", DEFAULT_OBJECTIVE))
+
+
 def left_to_do(states: Iterable[str], share: int) -> int:
     """How many trials of a family are still to be run, by the states of those that it has.
 
@@ -211,8 +231,10 @@ def trial_state(trial: FrozenTrial) -> str:
     return _STATES[trial.state]
 
 
-def trial_record(runs: Path, search: str, family: str, trial: FrozenTrial) -> TrialRecord:
-    """Reads one trial of a family's study."""
+def trial_record(
+    runs: Path, search: str, family: str, trial: FrozenTrial, *, objective: str
+) -> TrialRecord:
+    """Reads one trial of a family's study; `objective` is the search's."""
     attrs = trial.user_attrs
     config = attrs.get("config")
     return TrialRecord(
@@ -224,13 +246,19 @@ def trial_record(runs: Path, search: str, family: str, trial: FrozenTrial) -> Tr
         chosen_by=attrs.get("chosen_by", ""),
         params=trial.params,
         config=None if config is None else TrainConfig.from_dict(config),
+        objective=objective,
+        # Without a value of its own it is of the first version, or has no epoch yet.
+        value=attrs.get("value", attrs.get("val_accuracy")),
         val_accuracy=attrs.get("val_accuracy"),
+        val_balanced_accuracy=attrs.get("val_balanced_accuracy"),
+        val_macro_f1=attrs.get("val_macro_f1"),
         val_loss=attrs.get("val_loss"),
         best_epoch=attrs.get("best_epoch"),
         epochs=attrs.get("epochs", len(trial.intermediate_values)),
         seconds=attrs.get("seconds", 0.0),
         parameters=attrs.get("parameters", 0),
         failure=attrs.get("failure", attrs.get(INFEASIBLE, "")),
+        note=attrs.get("note", ""),
         folder=trial_folder(runs, search, family, trial.number),
     )
 
@@ -272,7 +300,7 @@ def read_search(storage: BaseStorage, runs: Path, name: str) -> SearchRecord:
         data=attrs["data"],
         fingerprints=attrs["fingerprints"],
         trials=tuple(
-            trial_record(runs, name, family, trial)
+            trial_record(runs, name, family, trial, objective=objective_of(attrs["spec"]).name)
             for family, study in studies.items()
             for trial in study.get_trials(deepcopy=False)
         ),

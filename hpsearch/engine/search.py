@@ -4,42 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
 import optuna
 import torch
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpsearch.config import Precision
 from hpsearch.data.decode import Progress
-from hpsearch.data.views import DataViews
+from hpsearch.engine.estimate import estimates, measure_families, precision_text
 from hpsearch.engine.events import DataProgress, Event, FamilyEstimate, SearchStarted
-from hpsearch.engine.feasibility import first_config
 from hpsearch.engine.objective import Worker, drop_checkpoints, run_trial
 from hpsearch.engine.records import SearchRecord, left_to_do, read_search, trial_state
 from hpsearch.engine.setup import (
-    PreparedData,
     create_studies,
     find_existing,
     load_studies,
     peek,
     prepare_data,
-    resolve_precision,
+    stored_precisions,
 )
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.storage import create_storage, open_storage
-from hpsearch.errors import InfeasibleError, NonFiniteLossError, SearchError
-from hpsearch.families import family_label, initial_model, resolve_config
+from hpsearch.errors import SearchError
+from hpsearch.families import family_label
 from hpsearch.training.device import resolve_device
-from hpsearch.training.trainer import train
+from hpsearch.training.memory import keep_freed_memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +67,6 @@ def plan(
     existing = peek(runs, spec.name)
     data = prepare_data(spec, existing, runs, watch=watch)
     _check_writable(runs)
-    precision = resolve_precision(spec, existing, target)
     left = spec.shares()
     if existing is not None:
         record = read_search(open_storage(runs), runs, spec.name)
@@ -82,12 +75,12 @@ def plan(
             states[trial.family].append(trial.state)
         left = {f: left_to_do(states[family_label(f)], share) for f, share in left.items()}
     views = data.views(target, watch=watch)
-    estimates = _estimates(spec, left, data.epochs, views, target, precision)
+    paces = measure_families(spec, left, views, target, stored_precisions(existing))
     return SearchPlan(
         spec=spec,
         device=str(target),
-        precision=precision,
-        estimates=estimates,
+        precision=precision_text(paces),
+        estimates=estimates(paces, left, data.epochs),
         warnings=data.warnings,
     )
 
@@ -121,6 +114,7 @@ def search(
     """
     spec, runs = spec or StudySpec(), Path(runs)
     target = resolve_device(device)
+    keep_freed_memory()
     existing = peek(runs, spec.name)
     tell = watch or (lambda _: None)
     data = prepare_data(
@@ -134,60 +128,52 @@ def search(
                     f"search {spec.name!r} was made by another process a moment ago; "
                     "the same command again will go on with it"
                 )
-            precision = resolve_precision(spec, existing, target)
-            if existing is None:
-                threads = torch.get_num_threads()
-                studies = create_studies(
-                    spec, data, storage, runs=runs, precision=precision, threads=threads
-                )
-            else:
-                threads = existing.attrs["threads"]
-                studies = load_studies(spec, data, storage, runs=runs)
-            worker = Worker(
-                spec=spec,
-                runs=runs,
-                data=data.views(
-                    target, watch=lambda progress: tell(DataProgress(progress=progress))
-                ),
-                fingerprints=data.fingerprints,
-                device=target,
-                precision=precision,
-                watch=tell,
-            )
+            resumed = existing is not None
+            threads = existing.attrs["threads"] if existing else torch.get_num_threads()
+            views = data.views(target, watch=lambda progress: tell(DataProgress(progress=progress)))
             with _torch_threads(threads):
-                _run(worker, studies, storage, data, resumed=existing is not None)
+                studies = load_studies(spec, data, storage, runs=runs) if resumed else {}
+                left = {
+                    family: _left(studies[family], share) if resumed else share
+                    for family, share in spec.shares().items()
+                }
+                paces = measure_families(spec, left, views, target, stored_precisions(existing))
+                if not resumed:
+                    precisions = {family: pace.precision for family, pace in paces.items()}
+                    studies = create_studies(
+                        spec, data, storage, runs=runs, precisions=precisions, threads=threads
+                    )
+                worker = Worker(
+                    spec=spec,
+                    runs=runs,
+                    data=views,
+                    fingerprints=data.fingerprints,
+                    device=target,
+                    paces=paces,
+                    watch=tell,
+                )
+                tell(
+                    SearchStarted(
+                        record=read_search(storage, runs, spec.name),
+                        device=str(target),
+                        precision=precision_text(paces),
+                        estimates=estimates(paces, left, data.epochs),
+                        resumed=resumed,
+                        warnings=data.warnings,
+                    )
+                )
+                _run(worker, studies)
             return read_search(storage, runs, spec.name)
 
 
-def _run(
-    worker: Worker,
-    studies: dict[str, optuna.Study],
-    storage: RDBStorage,
-    prepared: PreparedData,
-    *,
-    resumed: bool,
-) -> None:
+def _run(worker: Worker, studies: dict[str, optuna.Study]) -> None:
     """Runs trials of the families in turn until each has its share."""
-    spec = worker.spec
-    shares = spec.shares()
-    left = {family: _left(studies[family], share) for family, share in shares.items()}
-    estimates = _estimates(
-        spec, left, prepared.epochs, worker.data, worker.device, worker.precision
-    )
-    worker.watch(
-        SearchStarted(
-            record=read_search(storage, worker.runs, spec.name),
-            device=str(worker.device),
-            precision=worker.precision,
-            estimates=estimates,
-            resumed=resumed,
-            warnings=prepared.warnings,
-        )
-    )
+    shares = worker.spec.shares()
     for family, study in studies.items():  # after an interruption, or with another --keep
         drop_checkpoints(worker, study, family)
+    left = {family: _left(studies[family], share) for family, share in shares.items()}
     while any(left.values()):
-        for family in (name for name in spec.families if left[name]):
+        for family in (name for name in shares if left[name]):
             run_trial(worker, studies[family], family, _next_trial(studies[family]))
             left[family] = _left(studies[family], shares[family])
 
@@ -253,48 +239,3 @@ def _only_one(runs: Path, name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _estimates(
-    spec: StudySpec,
-    left: dict[str, int],
-    epochs: Mapping[str, tuple[int, int]],
-    data: DataViews,
-    device: torch.device,
-    precision: Precision,
-) -> tuple[FamilyEstimate, ...]:
-    estimates = []
-    for family, trials in left.items():
-        seconds = _epoch_seconds(spec, family, data, device, precision) if trials else 0.0
-        estimates.append(
-            FamilyEstimate(
-                family=family_label(family),
-                trials=trials,
-                epoch_seconds=seconds,
-                seconds=seconds * epochs[family][1] * trials,
-            )
-        )
-    return tuple(estimates)
-
-
-def _epoch_seconds(
-    spec: StudySpec, family: str, data: DataViews, device: torch.device, precision: Precision
-) -> float:
-    """Trains the family's default on a part of the data for three epochs and takes the fastest:
-    libraries warm up in the first one, and other programs disturb now and then.
-    """
-    measured: list[float] = []
-    start, part = time.perf_counter(), 1.0
-    # A default that diverges or does not fit is no reason not to search: its trial will say so.
-    with contextlib.suppress(NonFiniteLossError, InfeasibleError, torch.OutOfMemoryError):
-        config = first_config(spec, family, data.shape, precision=precision)
-        view = data.view(config)
-        part = min(1.0, 8 * config.batch_size / len(view.train))
-        train_part, val_part = (
-            images.head(max(1, round(len(images) * part))) for images in (view.train, view.val)
-        )
-        probe = dataclasses.replace(view, train=train_part, val=val_part)
-        model = initial_model(resolve_config(config), view.preprocessing.shape, len(data.classes))
-        with contextlib.closing(train(model, probe, config, device=device)) as epochs:
-            measured += [result.seconds for result in itertools.islice(epochs, 3)]
-    return min(measured or [time.perf_counter() - start]) / part

@@ -33,7 +33,7 @@ from hpsearch.data.splits import (
 from hpsearch.data.store import Watch, load_dataset
 from hpsearch.data.views import DataViews
 from hpsearch.engine.feasibility import why_infeasible
-from hpsearch.engine.records import SPLIT, search_attrs, study_name
+from hpsearch.engine.records import SPLIT, objective_of, search_attrs, study_name
 from hpsearch.engine.samplers import make_pruner, make_sampler
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.storage import DATABASE, open_storage, quiet_optuna
@@ -49,7 +49,7 @@ from hpsearch.families import (
     space_of,
     weights_of,
 )
-from hpsearch.training.device import default_precision
+from hpsearch.training.objectives import objective_info
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,8 +215,12 @@ def _check_same_search(
         for field in ("families", "epochs", "split", "seed", "early_stopping")
         if stored[field] != asked[field]
     ]
-    if spec.precision not in ("auto", existing.attrs["precision"]):
-        differences.append(f"precision ({existing.attrs['precision']} then, {spec.precision} now)")
+    objective = objective_of(stored).name
+    if spec.objective != objective:
+        differences.append(f"objective ({objective} then, {spec.objective} now)")
+    precisions = sorted(set(stored_precisions(existing).values()))
+    if spec.precision != "auto" and [spec.precision] != precisions:
+        differences.append(f"precision ({' and '.join(precisions)} then, {spec.precision} now)")
     if fingerprints["data"] != existing.attrs["fingerprints"]["data"]:
         then = stored["data"]  # a text in searches of the first version
         differences += [
@@ -248,14 +252,15 @@ def _brief(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def resolve_precision(
-    spec: StudySpec, existing: Existing | None, device: torch.device
-) -> Precision:
-    """The stored precision of a search that exists, else the asked one or the device's default."""
-    if existing is not None:
-        stored: Precision = existing.attrs["precision"]
-        return stored
-    return default_precision(device) if spec.precision == "auto" else spec.precision
+def stored_precisions(existing: Existing | None) -> dict[str, Precision]:
+    """By family, the precision in which a search trains that exists."""
+    if existing is None:
+        return {}
+    attrs = existing.attrs
+    if "precisions" in attrs:
+        return dict(attrs["precisions"])
+    # In searches of the first version it was one for all.
+    return {family_label(family): attrs["precision"] for family in attrs["spec"]["families"]}
 
 
 def create_studies(
@@ -264,7 +269,7 @@ def create_studies(
     storage: RDBStorage,
     *,
     runs: Path,
-    precision: Precision,
+    precisions: Mapping[str, Precision],
     threads: int,
 ) -> dict[str, optuna.Study]:
     """Makes the study of each family, with the known-good settings waiting to be tried first.
@@ -276,12 +281,13 @@ def create_studies(
         if summary.study_name in (study_name(spec.name, family) for family in spec.families):
             optuna.delete_study(study_name=summary.study_name, storage=storage)
     save_split(runs / spec.name / SPLIT, data.split)
+    objective = objective_info(spec.objective)
     with quiet_optuna():
         studies = {
             family: optuna.create_study(
                 study_name=study_name(spec.name, family),
                 storage=storage,
-                direction="maximize",
+                direction=objective.direction,
                 **_policy(spec, family, share, data),
             )
             for family, share in spec.shares().items()
@@ -292,14 +298,14 @@ def create_studies(
             "family": family_label(family),
             "data": dict(data.summary),
             "fingerprints": dict(data.fingerprints),
-            "precision": precision,
+            "precisions": {family_label(name): value for name, value in precisions.items()},
             "threads": threads,
         }
         for key, value in attrs.items():
             study.set_user_attr(key, value)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            study.set_metric_names(["validation accuracy"])
+            study.set_metric_names([objective.label])
         for params in default_params(family, data.shape, spec.overrides):
             study.enqueue_trial(params)
     _mark_start(spec, studies)

@@ -7,15 +7,18 @@ import os
 import re
 import runpy
 import traceback
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from hpsearch.config import EarlyStopping, Precision
+from hpsearch.config import EarlyStopping, Execution, MemoryFormat, Precision
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import SplitSpec
 from hpsearch.errors import HpsearchError, SearchError
 from hpsearch.families import Override, Range, family_label, format_list
+from hpsearch.training.objectives import DEFAULT_OBJECTIVE, OBJECTIVES
+from hpsearch.training.settings import Auto, Wanted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,9 +39,18 @@ class StudySpec:
             leaves only these choices, a list is one value of a parameter that is a list, and
             "search" searches what by default is not. Applied to each family that has the
             parameter; "resnet.lr" is that of one family.
+        objective: what the sampler, the pruner and early stopping go by, and epochs and trials
+            are ranked by: "val_accuracy", "val_balanced_accuracy", "val_macro_f1" or "val_loss".
         seed: of the sampler and of every training.
         keep: how many trials of each family keep their checkpoint.
-        precision: "auto" is decided once, when the search starts, and stored.
+        checkpoint_every: how many epochs there are between two saved states of a running trial,
+            which an interrupted one goes on from; 0: as few as cost at most 2 % of its time.
+        non_finite: what becomes of a trial whose loss is no longer finite: "fail", or "prune".
+        precision: "auto" is decided once for each family, when the search starts, and stored.
+        memory_format: "auto" is decided for each trial, and stored; or "channels_last" (NHWC), or
+            "contiguous" (NCHW).
+        execution: how steps are run; "auto" is decided for each trial, and stored; or "eager",
+            "graph" (replayed from a CUDA graph where that is possible), or "compile".
     """
 
     data: DataSpec | str | os.PathLike[str] = "digits"
@@ -49,9 +61,14 @@ class StudySpec:
     split: SplitSpec = SplitSpec()
     overrides: Mapping[str, Override] = dataclasses.field(default_factory=dict)
     early_stopping: EarlyStopping | None = None
-    precision: Literal["auto"] | Precision = "auto"
+    objective: str = DEFAULT_OBJECTIVE
+    precision: Auto | Precision = "auto"
+    memory_format: Auto | MemoryFormat = "auto"
+    execution: Auto | Execution = "auto"
     seed: int = 0
     keep: int = 3
+    checkpoint_every: int = 0
+    non_finite: Literal["fail", "prune"] = "fail"
 
     def __post_init__(self) -> None:
         if isinstance(self.data, os.PathLike):
@@ -93,19 +110,48 @@ class StudySpec:
             )
         if isinstance(self.seed, int) and self.seed >= 2**63:
             raise SearchError(f"seed must be below {2**63}, but is {self.seed}")
-        for field, least in (("trials", 1), ("epochs", 1), ("seed", 0), ("keep", 1)):
+        for field, least in (
+            ("trials", 1),
+            ("epochs", 1),
+            ("seed", 0),
+            ("keep", 1),
+            ("checkpoint_every", 0),
+        ):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise SearchError(
                     f"{field} must be a whole number of at least {least}, but is {value!r}"
                 )
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise SearchError(f"precision must be auto, fp32 or bf16, but is {self.precision!r}")
+        objectives = [row.name for row in OBJECTIVES]
+        if self.objective not in objectives:
+            raise SearchError(
+                f"objective must be one of {', '.join(objectives)}, but is {self.objective!r}"
+            )
+        for field, known in (
+            ("precision", Precision),
+            ("memory_format", MemoryFormat),
+            ("execution", Execution),
+        ):
+            choices = ("auto", *typing.get_args(known))
+            if getattr(self, field) not in choices:
+                raise SearchError(
+                    f"{field} must be {', '.join(choices[:-1])} or {choices[-1]}, but is "
+                    f"{getattr(self, field)!r}"
+                )
+        if self.non_finite not in ("fail", "prune"):
+            raise SearchError(f"non_finite must be fail or prune, but is {self.non_finite!r}")
 
     @property
     def data_spec(self) -> DataSpec:
         """What `data` means in full."""
         return DataSpec.of(self.data)
+
+    @property
+    def wanted(self) -> Wanted:
+        """How trials are run, as far as it is said."""
+        return Wanted(
+            precision=self.precision, memory_format=self.memory_format, execution=self.execution
+        )
 
     def shares(self) -> dict[str, int]:
         """How many of the trials each family gets; the first ones get what does not divide."""

@@ -41,6 +41,7 @@ from hpsearch.families._weights import load_weights, resolve_weights
 from hpsearch.names import family_label
 from hpsearch.training.init import initialise
 from hpsearch.training.model import StagedModel
+from hpsearch.training.objectives import DEFAULT_OBJECTIVE
 
 __all__ = [
     "SEARCH",
@@ -250,6 +251,7 @@ def suggest_config(
     seed: int,
     precision: Precision,
     early_stopping: EarlyStopping | None = None,
+    objective: str = DEFAULT_OBJECTIVE,
     overrides: Mapping[str, Override] | None = None,
 ) -> TrainConfig:
     """Asks `trial` for the parameters of a family and resolves them to a configuration.
@@ -266,6 +268,7 @@ def suggest_config(
         **{**values, "epochs": suggestion.epochs or epochs},
         family=name,
         early_stopping=early_stopping,
+        objective=objective,
         precision=precision,
         seed=seed,
     )

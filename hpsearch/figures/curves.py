@@ -10,17 +10,24 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hpsearch.figures._canvas import BLUE, GRAY, ORANGE, font_families, new_figure, tidy
 from hpsearch.names import printable
-from hpsearch.training.trainer import EpochResult, selection_key
+from hpsearch.training.epoch import EpochResult
+from hpsearch.training.objectives import DEFAULT_OBJECTIVE, objective_info
 
 
-def curves_figure(history: Sequence[EpochResult], *, title: str) -> Figure:
+def curves_figure(
+    history: Sequence[EpochResult], *, title: str, objective: str = DEFAULT_OBJECTIVE
+) -> Figure:
     """Draws loss, accuracy, and learning rate with dropout over the epochs.
 
     Args:
         history: one result an epoch, at least one; its best epoch is marked.
         title: above the picture.
+        objective: by which it is the best; where it is another share of the images, such as
+            balanced accuracy, that is drawn instead of the accuracy.
     """
-    best = max(history, key=lambda r: selection_key(r.val_accuracy, r.val_loss))
+    row = objective_info(objective)
+    best = max(history, key=row.key)
+    share = row.name.removeprefix("val_") if row.is_share else "accuracy"
     epochs = [result.epoch for result in history]
     marker = "o" if len(history) == 1 else None
     figure = new_figure(12.0, 3.8)
@@ -28,7 +35,7 @@ def curves_figure(history: Sequence[EpochResult], *, title: str) -> Figure:
     lines = wrap(printable(title), 110)
     figure.suptitle("\n".join(lines), fontsize=11, parse_math=False, fontfamily=font_families())
     loss, accuracy, knobs = figure.subplots(1, 3)
-    for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
+    for axes, kind in ((loss, "loss"), (accuracy, share)):
         for part, color, label in (
             ("train", ORANGE, "training (augmented, dropout on)"),
             ("val", BLUE, "validation"),
@@ -36,9 +43,9 @@ def curves_figure(history: Sequence[EpochResult], *, title: str) -> Figure:
             values = [getattr(result, f"{part}_{kind}") for result in history]
             axes.plot(epochs, values, color=color, label=label, marker=marker)
         value = getattr(best, f"val_{kind}")
-        text = f"{value:.2%}" if kind == "accuracy" else f"{value:.4f}"
+        text = f"{value:.4f}" if kind == "loss" else f"{value:.2%}"
         axes.plot([best.epoch], [value], "o", color=BLUE, label=f"kept: epoch {best.epoch}, {text}")
-        axes.set_ylabel(kind)
+        axes.set_ylabel(kind.replace("_", " ").replace("f1", "F1"))
         axes.legend(fontsize=8)
     loss.set_yscale("log")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))

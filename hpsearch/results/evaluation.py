@@ -24,7 +24,7 @@ from hpsearch.data.preprocessing import resized_part
 from hpsearch.data.resident import ResidentImages
 from hpsearch.families import build_model
 from hpsearch.training.checkpoint import Checkpoint
-from hpsearch.training.model import StagedModel
+from hpsearch.training.model import StagedModel, place
 from hpsearch.training.trainer import Evaluation, evaluate
 
 
@@ -58,9 +58,10 @@ def run_model(
     Args:
         part: in the size of the data set.
     """
-    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    config = checkpoint.config
+    model = place(model, device, config.memory_format)
     images = ResidentImages.of(resized_part(part, checkpoint.preprocessing.full_size), device)
-    return evaluate(model, images, checkpoint.preprocessing, checkpoint.config.precision)
+    return evaluate(model, images, checkpoint.preprocessing, config.precision, config.memory_format)
 
 
 def score(logits: Tensor, labels: npt.NDArray[np.int64], classes: Sequence[str]) -> Scores:
@@ -85,9 +86,8 @@ def score(logits: Tensor, labels: npt.NDArray[np.int64], classes: Sequence[str])
         "accuracy": correct / total,
         "accuracy_95": [float(interval.low), float(interval.high)],
         "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
-        "macro_f1": float(
-            f1_score(labels, predicted, labels=indices, average="macro", zero_division=0.0)
-        ),
+        # Of the classes that occur, as in training.
+        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0.0)),
         "log_loss": float(log_loss(labels, probabilities, labels=indices)),
         "classes": {
             name: {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import Split, development_data, load_split
 from hpsearch.data.store import load_dataset
 from hpsearch.engine.records import (
+    BATCHES,
     HISTORY,
     SPLIT,
     TrialRecord,
@@ -31,6 +33,8 @@ from hpsearch.training.checkpoint import Checkpoint, load_checkpoint, save_check
 from hpsearch.training.device import resolve_device
 from hpsearch.training.history import read_history, write_history
 
+_BATCHES = "learning_curves_batches.csv"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Export:
@@ -39,6 +43,8 @@ class Export:
     Attributes:
         test_accuracy: on the test split.
         times_opened: how often the search's test split has been opened, this time included.
+        batches_csv: the loss of each mini-batch; None where the search did not record it, being of
+            the first version.
         metrics: the content of `metrics.json`.
     """
 
@@ -49,6 +55,7 @@ class Export:
     metrics_json: Path
     curves_png: Path
     curves_csv: Path
+    batches_csv: Path | None
     test_accuracy: float
     times_opened: int
     metrics: dict[str, Any]
@@ -93,9 +100,14 @@ def export(
             history = read_history(trial.folder / HISTORY)
             write_history(folder / "learning_curves.csv", history)
             save_png(
-                curves_figure(history, title=f"{trial.search}, {trial.name}"),
+                curves_figure(
+                    history, title=f"{trial.search}, {trial.name}", objective=trial.objective
+                ),
                 folder / "learning_curves.png",
             )
+            has_batches = (trial.folder / BATCHES).is_file()
+            if has_batches:
+                shutil.copyfile(trial.folder / BATCHES, folder / _BATCHES)
             record_opening(trial, "export")
             test = open_test_split(dataset, split)
             outputs = run_model(model, checkpoint, test, target)
@@ -113,6 +125,7 @@ def export(
         metrics_json=out / "metrics.json",
         curves_png=out / "learning_curves.png",
         curves_csv=out / "learning_curves.csv",
+        batches_csv=out / _BATCHES if has_batches else None,
         test_accuracy=scores.metrics["accuracy"],
         times_opened=opened,
         metrics=metrics,
@@ -178,7 +191,13 @@ def _metrics(
         "search": trial.search,
         "trial": trial.name,
         "epoch": trial.best_epoch,
-        "validation": {"accuracy": trial.val_accuracy, "loss": trial.val_loss},
+        "objective": {"name": trial.objective, "value": trial.value},
+        "validation": {
+            "accuracy": trial.val_accuracy,
+            "balanced_accuracy": trial.val_balanced_accuracy,
+            "macro_f1": trial.val_macro_f1,
+            "loss": trial.val_loss,
+        },
         "test": scores.metrics,
         "test_split_opened": opened,
         "parameters": trial.parameters,

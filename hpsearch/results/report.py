@@ -27,15 +27,19 @@ def report_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
         "runs": str(record.runs),
         "data": {**record.data, "fingerprint": record.fingerprints["data"]},
         "split": {**record.spec["split"], "fingerprint": record.fingerprints["split"]},
+        "objective": record.objective.name,
         "epochs": record.spec["epochs"],
         "seed": record.spec["seed"],
         "trials": {"asked": record.spec["trials"], "finished": record.finished},
         "leaderboard": sorted(rows, key=lambda row: keys[row["family"]], reverse=True),
         "best_trials": [_trial_row(trial) for trial in record.ranked()[:best]],
         "failures": [
-            {"trial": trial.name, "reason": trial.failure}
+            {"trial": trial.name, "state": trial.state, "reason": trial.failure}
             for trial in record.trials
-            if trial.state == "failed"
+            if trial.failure and trial.state != INFEASIBLE
+        ],
+        "notes": [
+            {"trial": trial.name, "note": trial.note} for trial in record.trials if trial.note
         ],
         "infeasible": [
             {"trial": trial.name, "reason": trial.failure}
@@ -67,7 +71,10 @@ def _family_row(record: SearchRecord, family: str) -> dict[str, Any]:
 def _trial_row(trial: TrialRecord) -> dict[str, Any]:
     return {
         "trial": trial.name,
+        "value": trial.value,
         "val_accuracy": trial.val_accuracy,
+        "val_balanced_accuracy": trial.val_balanced_accuracy,
+        "val_macro_f1": trial.val_macro_f1,
         "val_loss": trial.val_loss,
         "best_epoch": trial.best_epoch,
         "parameters": trial.parameters,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -34,6 +37,19 @@ class WeightAverage:
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         self._steps += 1
         torch._foreach_lerp_(self._other, self._current, 1 - decay)
+
+    def state(self) -> dict[str, Any]:
+        """What `load_state` takes to go on; the tensors are shared, and those of the average unless
+        it is installed.
+        """
+        return {"steps": self._steps, "weights": list(self._other)}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the average of another training of the same model."""
+        self._steps = state["steps"]
+        for own, given in zip(self._other, state["weights"], strict=True):
+            own.copy_(given)
 
     def install(self) -> None:
         """Gives the model the averaged weights, bit for bit; keeps those that it had."""

@@ -1,28 +1,20 @@
-"""Checkpoints: one file that holds all that is needed to use a trained model, and its own hash.
-
-The file is written by `torch.save` from plain types and tensors, and read with
-`weights_only=True`: no code in it is ever run. A SHA-256 over its content tells an altered
-file (one flipped bit loads silently otherwise).
+"""Checkpoints: one file that holds all that is needed to use a trained model, and its own hash
+(see `hpsearch.training.content`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import platform
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from hpsearch.config import TrainConfig
 from hpsearch.data.preprocessing import Preprocessing
-from hpsearch.errors import CheckpointError
-from hpsearch.files import write_whole
+from hpsearch.training.content import read_content, write_content
 
 FORMAT = "hpsearch-checkpoint-1"
 
@@ -65,11 +57,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:
         "origin": dict(checkpoint.origin),
         "versions": dict(checkpoint.versions),
     }
-    state = {name: tensor.detach().cpu() for name, tensor in checkpoint.state.items()}
-    sha256 = _digest(document, state)
-    content = {"document": json.dumps(document), "state": state, "sha256": sha256}
-    write_whole(path, lambda temporary: torch.save(content, temporary))
-    return sha256
+    return write_content(path, document, checkpoint.state)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -78,29 +66,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, not a checkpoint of hpsearch, truncated or altered.
     """
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        document, state = json.loads(content["document"]), content["state"]
-        stored = content["sha256"]
-        if document["format"] != FORMAT:
-            raise CheckpointError(
-                f"{path}: has the format {document['format']!r}; this version reads {FORMAT!r}"
-            )
-        actual = _digest(document, state)
-    except CheckpointError:
-        raise
-    except Exception as error:  # torch, zipfile and pickle raise a dozen kinds on damaged files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{path}: not a whole checkpoint of hpsearch ({type(error).__name__}: {reason[:200]})"
-        ) from None
-    if stored != actual:
-        raise CheckpointError(
-            f"{path}: the content does not match its SHA-256 (stored {str(stored)[:12]}..., "
-            f"actual {actual[:12]}...): the file was altered or damaged"
-        )
+    document, state = read_content(path, kind="checkpoint", file_format=FORMAT)
     return Checkpoint(
         state=state,
         config=TrainConfig.from_dict(document["config"]),
@@ -110,12 +76,3 @@ def load_checkpoint(path: Path) -> Checkpoint:
         origin=document["origin"],
         versions=document["versions"],
     )
-
-
-def _digest(document: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
-    for name in sorted(state):
-        tensor = state[name].contiguous()
-        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

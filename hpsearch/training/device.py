@@ -1,10 +1,9 @@
-"""Which device trains, and in which precision."""
+"""Which device trains."""
 
 from __future__ import annotations
 
 import torch
 
-from hpsearch.config import Precision
 from hpsearch.errors import ConfigError
 
 
@@ -31,10 +30,3 @@ def resolve_device(name: str) -> torch.device:
             )
         return torch.device("cuda", device.index or 0)
     return device
-
-
-def default_precision(device: torch.device) -> Precision:
-    """bf16 on GPUs that compute in it; fp32 elsewhere, where small networks are as fast in it."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16"
-    return "fp32"

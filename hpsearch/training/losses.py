@@ -148,6 +148,17 @@ class BatchLoss:
             weight = share * weight + (1 - share) * other_weight
         return loss.sum() / weight.sum()
 
+    def weight(
+        self, labels: Tensor, other: Tensor | None = None, share: Tensor | None = None
+    ) -> Tensor:
+        """(), what the mean loss of these images counts among others: the sum of their weights."""
+        if self._weights is None:
+            return torch.tensor(float(len(labels)))
+        weight = self._weights[labels]
+        if other is not None and share is not None:
+            weight = share * weight + (1 - share) * self._weights[other]
+        return weight.sum()
+
     def _weighted(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Of each image the loss times its weight, and the weight."""
         loss = self._row.each(logits, labels, self._smoothing, self._options)

@@ -7,8 +7,10 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
+from hpsearch.config import MemoryFormat
 from hpsearch.errors import ConfigError
 
 
@@ -87,6 +89,13 @@ class StagedModel(nn.Module):
         """Logits of a batch of normalised images."""
         logits: Tensor = self.stages(images)
         return logits
+
+
+def place(model: StagedModel, device: torch.device, memory_format: MemoryFormat) -> StagedModel:
+    """`model` on `device`, its kernels in this order in memory."""
+    order = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+    placed: StagedModel = model.to(device=device, memory_format=order)  # type: ignore[call-overload]
+    return placed
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:

@@ -54,7 +54,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         """The optimizer that does the steps of a group."""
         settings = {"lr": group["lr"], "weight_decay": group["weight_decay"]}
         if not group["matrices"]:
-            return torch.optim.AdamW(group["params"], betas=group["betas"], **settings)
+            return torch.optim.AdamW(group["params"], betas=group["betas"], fused=True, **settings)
         # A view shares its memory with the parameter, or fails.
         matrices = [
             nn.Parameter(_by_memory(p.detach(), p).view(len(p), -1)) for p in group["params"]

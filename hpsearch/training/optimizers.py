@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from hpsearch.config import OptimizerConfig, look_up
+from hpsearch.errors import ConfigError
 from hpsearch.training.model import StagedModel
 from hpsearch.training.muon import MuonWithAdamW, hidden_matrices
 from hpsearch.training.options import OptionInfo, read_options
@@ -29,6 +30,8 @@ class OptimizerInfo:
         arguments: options -> further arguments of the class.
         matrices: the class wants to be told, by a flag "matrices" of each group of parameters,
             which are the weight matrices of hidden layers.
+        fused: the class has an implementation that passes over the weights once.
+        graph: what the class needs to be part of a CUDA graph; None: it cannot.
     """
 
     name: str
@@ -38,6 +41,8 @@ class OptimizerInfo:
     options: Mapping[str, OptionInfo] = dataclasses.field(default_factory=dict)
     arguments: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
     matrices: bool = False
+    fused: bool = True
+    graph: Mapping[str, bool] | None = None
 
 
 def _sgd(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,6 +87,7 @@ OPTIMIZERS: tuple[OptimizerInfo, ...] = (
         lr=(1e-4, 3e-2),
         options={**_BETAS, "eps": _EPS},
         arguments=_with_betas,
+        graph={"capturable": True},
     ),
     OptimizerInfo(
         name="sgd",
@@ -95,6 +101,7 @@ OPTIMIZERS: tuple[OptimizerInfo, ...] = (
             ),
         },
         arguments=_sgd,
+        graph={},
     ),
     OptimizerInfo(
         name="adam",
@@ -103,6 +110,7 @@ OPTIMIZERS: tuple[OptimizerInfo, ...] = (
         lr=(1e-4, 3e-2),
         options={**_BETAS, "eps": _EPS},
         arguments=_with_betas,
+        graph={"capturable": True},
     ),
     OptimizerInfo(
         name="rmsprop",
@@ -114,6 +122,7 @@ OPTIMIZERS: tuple[OptimizerInfo, ...] = (
             "alpha": dataclasses.replace(_BETAS["beta2"], default=0.99),
             "eps": _EPS,
         },
+        fused=False,
     ),
     OptimizerInfo(
         name="muon",
@@ -132,6 +141,7 @@ OPTIMIZERS: tuple[OptimizerInfo, ...] = (
         },
         arguments=_with_betas,
         matrices=True,
+        fused=False,
     ),
 )
 
@@ -164,7 +174,7 @@ def base_lr(config: OptimizerConfig, batch_size: int) -> float:
 
 
 def build_optimizer(
-    model: StagedModel, config: OptimizerConfig, *, batch_size: int
+    model: StagedModel, config: OptimizerConfig, *, batch_size: int, capturable: bool = False
 ) -> torch.optim.Optimizer:
     """An optimizer over the parameters of `model` that require a gradient.
 
@@ -172,11 +182,25 @@ def build_optimizer(
     the configuration says so. Each group of parameters has an "lr_scale", by which the learning
     rate of the last stage is to be multiplied.
 
+    Args:
+        capturable: its steps are to be part of a CUDA graph.
+
     Raises:
-        ConfigError: an unknown optimizer or option, or an option out of its limits.
+        ConfigError: an unknown optimizer or option, an option out of its limits, or an optimizer
+            that cannot be part of a graph.
     """
     row = optimizer_info(config.name)
     arguments = row.arguments(_options(row, config))
+    if row.fused:
+        arguments["fused"] = True
+    if capturable:
+        if row.graph is None:
+            able = ", ".join(other.name for other in OPTIMIZERS if other.graph is not None)
+            raise ConfigError(
+                f"optimizer {row.name!r} cannot be part of a CUDA graph; use execution eager, or "
+                f"one of {able}"
+            )
+        arguments |= row.graph
     lr = base_lr(config, batch_size)
     hidden = {id(matrix) for matrix in hidden_matrices(model)} if row.matrices else set()
     groups = []

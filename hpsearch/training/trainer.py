@@ -1,4 +1,4 @@
-"""The one trainer: a generator that yields an `EpochResult` after each epoch.
+"""The one trainer: it yields an `EpochResult` after each epoch.
 
 It knows no Optuna, no disk and no console: pruning, reporting and checkpointing are the body
 of the caller's `for`. Close it explicitly (`contextlib.closing`), so that a training that
@@ -11,58 +11,34 @@ import contextlib
 import dataclasses
 import hashlib
 import math
+import operator
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hpsearch.config import Precision, TrainConfig
+from hpsearch.config import MemoryFormat, Precision, TrainConfig
 from hpsearch.data.augment import check_augmentations
 from hpsearch.data.batches import epoch_size, eval_batches, steps_per_epoch, train_batches
 from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.data.resident import ResidentData, ResidentImages
-from hpsearch.errors import ConfigError, NonFiniteLossError
-from hpsearch.training.averaging import WeightAverage
+from hpsearch.errors import ConfigError, InfeasibleError, NonFiniteLossError
 from hpsearch.training.dropout import check_dropout, dropout_rate, set_dropout
-from hpsearch.training.losses import BatchLoss, check_loss
-from hpsearch.training.model import StagedModel
-from hpsearch.training.optimizers import base_lr, build_optimizer, check_optimizer
+from hpsearch.training.epoch import EpochResult
+from hpsearch.training.losses import check_loss
+from hpsearch.training.memory import is_out_of_memory
+from hpsearch.training.model import StagedModel, place
+from hpsearch.training.objectives import objective_info
+from hpsearch.training.optimizers import check_optimizer
 from hpsearch.training.schedules import check_schedule, lr_factor
+from hpsearch.training.scores import Scores, classification_scores
+from hpsearch.training.state import TrainingState
+from hpsearch.training.step import Step, autocast
 
 EVAL_BATCH_SIZE = 512
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EpochResult:
-    """What one epoch gave.
-
-    Attributes:
-        epoch: counted from 0.
-        train_loss, train_accuracy: means over the augmented training images as they were
-            trained on, dropout on; the weights changed meanwhile. The loss is what is trained
-            with; in mixed images, the label with the first share is the right one.
-        val_loss, val_accuracy: over all validation images after the epoch. The loss is
-            cross-entropy without smoothing or weights, whatever is trained with: so trials compare.
-        lr: learning rate of the last step, in the last stage.
-        dropout: highest rate in this epoch.
-        seconds: wall time, validation included.
-        images_per_second: training images by `seconds`.
-        is_best: no epoch before was better (see `selection_key`).
-    """
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    lr: float
-    dropout: float
-    seconds: float
-    images_per_second: float
-    is_best: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,14 +48,6 @@ class Evaluation:
     logits: Tensor
     loss: float
     accuracy: float
-
-
-def selection_key(val_accuracy: float, val_loss: float) -> tuple[float, float]:
-    """What is best is the greatest of these: validation accuracy; ties go to the lower loss.
-
-    Epochs of a training and trials of a search are ranked by this one definition.
-    """
-    return val_accuracy, -val_loss
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -99,22 +67,9 @@ def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
         yield torch.Generator(device=device).manual_seed(seed)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Run:
-    """What the epochs of one training share."""
-
-    model: StagedModel
-    data: ResidentData
-    config: TrainConfig
-    device: torch.device
-    optimizer: torch.optim.Optimizer
-    loss: BatchLoss
-    average: WeightAverage | None
-
-
 def check_config(config: TrainConfig) -> None:
-    """Refuses what no table of the trainer knows: an optimizer, schedule, loss or augmentation,
-    or an option of one, or a value that an option may not have.
+    """Refuses what no table of the trainer knows: an optimizer, schedule, loss, augmentation or
+    objective, or an option of one, or a value that an option may not have.
 
     Raises:
         ConfigError: it names what was wrong, and what is known.
@@ -124,153 +79,253 @@ def check_config(config: TrainConfig) -> None:
     check_dropout(config.dropout)
     check_loss(config.loss)
     check_augmentations(config.augment)
+    objective_info(config.objective)
 
 
-def train(
-    model: StagedModel, data: ResidentData, config: TrainConfig, *, device: torch.device
-) -> Generator[EpochResult, None, None]:
-    """Trains `model` in place and yields once an epoch.
+class Training:
+    """One training run, from its first epoch or from a state on.
 
     The same model, data, configuration and device give the same results, bit for bit on a
-    CPU: the randomness of an epoch comes from the configuration's seed and the epoch's number.
+    CPU, however often it was stopped between two epochs and taken up again from its state: the
+    randomness of an epoch comes from the configuration's seed and the epoch's number.
 
     Whenever it yields, and after its end or its closing, the model has the weights that were
     evaluated: the averaged ones, where the configuration asks for an average.
 
     Args:
-        model: freshly built (see `hpsearch.families.build_model`); moved to `device`.
+        model: freshly built (see `hpsearch.families.build_model`); moved to `device` and trained
+            in place.
         data: on `device` already; what the configuration says of input and training images is
             done (see `hpsearch.data.views.DataViews`).
         config: `family`, `options`, `weights` and `init` are not looked at, the model being built.
+        resume: what `state` gave of a training with this configuration, to go on from there.
 
     Raises:
-        ConfigError: before the first epoch, where the configuration cannot be trained.
-        NonFiniteLossError: at the end of an epoch whose loss was infinite or not a number.
+        ConfigError: the configuration cannot be trained.
     """
-    check_config(config)
-    model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.freeze(config.freeze_depth, config.freeze)
-    _check_batches(model, epoch_size(data, config), config.batch_size)
-    run = _Run(
-        model=model,
-        data=data,
-        config=config,
-        device=device,
-        optimizer=build_optimizer(model, config.optimizer, batch_size=config.batch_size),
-        loss=BatchLoss(config, data.class_counts),
-        average=WeightAverage(model, config.ema) if config.ema else None,
-    )
-    history: list[EpochResult] = []
-    best: EpochResult | None = None
-    stale = 0
-    for epoch in range(config.epochs):
-        result = _train_epoch(run, epoch, history, best)
-        if not (math.isfinite(result.train_loss) and math.isfinite(result.val_loss)):
-            raise NonFiniteLossError(
-                f"the loss is not finite in epoch {epoch} (training {result.train_loss:g}, "
-                f"validation {result.val_loss:g}): the learning rate "
-                f"{config.optimizer.lr:.3g} may be too high"
+
+    def __init__(
+        self,
+        model: StagedModel,
+        data: ResidentData,
+        config: TrainConfig,
+        *,
+        device: torch.device,
+        resume: TrainingState | None = None,
+    ) -> None:
+        check_config(config)
+        self._model = place(model, device, config.memory_format)
+        self._model.freeze(config.freeze_depth, config.freeze)
+        self._data = data
+        self._config = config
+        self._device = device
+        self._images = epoch_size(data, config)
+        self._steps = steps_per_epoch(self._images, config.batch_size)
+        self._objective = objective_info(config.objective)
+        self._check_batches()
+        self._step = Step(self._model, config, data.class_counts, device)
+        self._history: list[EpochResult] = []
+        if resume is not None:
+            self._resume(resume)
+
+    def _check_batches(self) -> None:
+        """BatchNorm cannot learn from one image."""
+        config, smallest = self._config, self._images // self._steps
+        # The larger batches can have the smaller parts: of 4 images two of 2, of 5 one of 1.
+        sizes = (smallest, -(-self._images // self._steps))
+        parts = [-(-n // config.micro_batch) if config.micro_batch else 1 for n in sizes]
+        learns = any(
+            isinstance(m, _BatchNorm) and m.training for m in self._model.train().modules()
+        )
+        if not learns or min(map(operator.floordiv, sizes, parts)) > 1:
+            return
+        if smallest > 1:
+            raise InfeasibleError(
+                f"of batch_size {config.batch_size} only one image at a time fits into the memory "
+                "of the device, and BatchNorm cannot learn from one"
             )
-        history.append(result)
-        yield result
-        if config.early_stopping is not None:
-            gain = math.inf if best is None else result.val_accuracy - best.val_accuracy
-            stale = 0 if gain > config.early_stopping.min_gain else stale + 1
-            if stale >= config.early_stopping.patience:
-                return
-        if result.is_best:
-            best = result
-
-
-def _check_batches(model: StagedModel, images: int, batch_size: int) -> None:
-    smallest = images // steps_per_epoch(images, batch_size)
-    learns = any(isinstance(m, _BatchNorm) and m.training for m in model.train().modules())
-    if smallest < 2 and learns:
         raise ConfigError(
-            f"batch_size {batch_size} gives batches of one image of the {images} training images, "
-            "and BatchNorm cannot learn from one; use a larger batch"
+            f"batch_size {config.batch_size} gives batches of one image of the {self._images} "
+            "training images, and BatchNorm cannot learn from one; use a larger batch"
         )
 
+    def _resume(self, state: TrainingState) -> None:
+        if state.config != self._config:
+            raise ConfigError("the state is of a training with another configuration")
+        self._model.load_state_dict(dict(state.model))
+        self._step.load_optimizer(state.optimizer)
+        if self._step.average is not None and state.average is not None:
+            self._step.average.load_state(state.average)
+        self._history = list(state.history)
 
-def _train_epoch(
-    run: _Run, epoch: int, history: Sequence[EpochResult], best: EpochResult | None
-) -> EpochResult:
-    start = time.perf_counter()
-    config, model, device = run.config, run.model, run.device
-    rate = dropout_rate(config.dropout, epoch, config.epochs, history)
-    set_dropout(model, rate, config.dropout.depth)
-    images = epoch_size(run.data, config)
-    steps = steps_per_epoch(images, config.batch_size)
-    loss_sum = torch.zeros((), device=device)
-    correct = torch.zeros((), device=device, dtype=torch.int64)
-    highest_lr = base_lr(config.optimizer, config.batch_size)
-    lr = highest_lr
-    if run.average is not None:
-        run.average.restore()
-    model.train()
-    with seeded(derive_seed(config.seed, "epoch", epoch), device) as generator:
-        for step, batch in enumerate(train_batches(run.data, config, generator)):
-            time_now = epoch + (step + 0.5) / steps
-            lr = highest_lr * lr_factor(config.schedule, time_now, config.epochs, history)
-            with autocast(device, config.precision):
-                logits = model(batch.images)
-            loss = run.loss(logits, batch.labels, batch.other, batch.share)
-            _step(run, loss, lr)
-            loss_sum += loss.detach() * len(batch.labels)
-            correct += (logits.detach().argmax(dim=1) == batch.labels).sum()
-    if run.average is not None:
-        run.average.install()
-    evaluation = evaluate(model, run.data.val, run.data.preprocessing, config.precision)
-    # The epoch's only wait for the device, besides the validation's.
-    train_loss = loss_sum.item() / images
-    train_accuracy = correct.item() / images
-    seconds = time.perf_counter() - start
-    key = selection_key(evaluation.accuracy, evaluation.loss)
-    return EpochResult(
-        epoch=epoch,
-        train_loss=train_loss,
-        train_accuracy=train_accuracy,
-        val_loss=evaluation.loss,
-        val_accuracy=evaluation.accuracy,
-        lr=lr,
-        dropout=rate,
-        seconds=seconds,
-        images_per_second=images / seconds,
-        is_best=best is None or key > selection_key(best.val_accuracy, best.val_loss),
-    )
+    def state(self) -> TrainingState:
+        """What a training with the same configuration goes on from.
+
+        To be asked for before the first or between two epochs. The tensors are those of this
+        training: they are to be saved or copied before it goes on.
+        """
+        average = self._step.average
+        model = dict(self._model.state_dict())
+        averaged = None
+        if average is not None:
+            average.restore()
+            model = {name: tensor.clone() for name, tensor in model.items()}
+            averaged = average.state()
+            averaged["weights"] = [tensor.clone() for tensor in averaged["weights"]]
+            average.install()
+        return TrainingState(
+            config=self._config,
+            history=tuple(self._history),
+            model=model,
+            optimizer=self._step.optimizer.state_dict(),
+            average=averaged,
+        )
+
+    def run(self) -> Generator[EpochResult, None, None]:
+        """Trains epoch by epoch and yields what each gave.
+
+        Raises:
+            NonFiniteLossError: at the end of an epoch whose loss was infinite or not a number.
+        """
+        while len(self._history) < self._config.epochs and not self._stagnates():
+            result = self._epoch()
+            if not (math.isfinite(result.train_loss) and math.isfinite(result.val_loss)):
+                raise NonFiniteLossError(
+                    f"the loss is not finite in epoch {result.epoch} (training "
+                    f"{result.train_loss:g}, validation {result.val_loss:g}): the learning rate "
+                    f"{self._config.optimizer.lr:.3g} may be too high"
+                )
+            self._history.append(result)
+            yield result
+
+    def _stagnates(self) -> bool:
+        """Whether the epochs so far are a reason to stop early."""
+        rule = self._config.early_stopping
+        if rule is None:
+            return False
+        best: EpochResult | None = None
+        stale = 0
+        for result in self._history:
+            gain = math.inf if best is None else self._objective.gain(result, best)
+            stale = 0 if gain > rule.min_gain else stale + 1
+            if result.is_best:
+                best = result
+        return stale >= rule.patience
+
+    def _best(self) -> EpochResult | None:
+        return next((result for result in reversed(self._history) if result.is_best), None)
+
+    def _epoch(self) -> EpochResult:
+        start = time.perf_counter()
+        config, history, epoch = self._config, self._history, len(self._history)
+        rate = dropout_rate(config.dropout, epoch, config.epochs, history)
+        set_dropout(self._model, rate, config.dropout.depth)
+        losses: list[Tensor] = []
+        labels: list[Tensor] = []
+        predicted: list[Tensor] = []
+        if self._step.average is not None:
+            self._step.average.restore()
+        self._model.train()
+        lr = self._step.highest_lr
+        with seeded(derive_seed(config.seed, "epoch", epoch), self._device) as generator:
+            for number, batch in enumerate(train_batches(self._data, config, generator)):
+                moment = epoch + (number + 0.5) / self._steps
+                factor = lr_factor(config.schedule, moment, config.epochs, history)
+                lr = self._step.highest_lr * factor
+                loss, guesses = self._step(batch, lr)
+                losses.append(loss)
+                labels.append(batch.labels)
+                predicted.append(guesses)
+        if self._step.average is not None:
+            self._step.average.install()
+        val_loss, val = self._validate()
+        # Only now is the device waited for.
+        batch_losses = torch.stack(losses).tolist()
+        sizes = [len(part) for part in labels]
+        train_loss = sum(map(lambda a, b: a * b, batch_losses, sizes)) / self._images
+        train = classification_scores(
+            torch.cat(labels), torch.cat(predicted), len(self._data.classes)
+        )
+        seconds = time.perf_counter() - start
+        result = EpochResult(
+            epoch=epoch,
+            train_loss=train_loss,
+            train_accuracy=train.accuracy,
+            train_balanced_accuracy=train.balanced_accuracy,
+            train_macro_f1=train.macro_f1,
+            val_loss=val_loss,
+            val_accuracy=val.accuracy,
+            val_balanced_accuracy=val.balanced_accuracy,
+            val_macro_f1=val.macro_f1,
+            lr=lr,
+            dropout=rate,
+            seconds=seconds,
+            images_per_second=self._images / seconds,
+            is_best=False,
+            batch_losses=tuple(batch_losses),
+        )
+        best = self._best()
+        key = self._objective.key
+        is_best = best is None or key(result) > key(best)
+        return dataclasses.replace(result, is_best=is_best)
+
+    def _validate(self) -> tuple[float, Scores]:
+        data, config = self._data, self._config
+        logits = outputs(
+            self._model, data.val, data.preprocessing, config.precision, config.memory_format
+        )
+        loss = F.cross_entropy(logits, data.val.labels)
+        scores = classification_scores(data.val.labels, logits.argmax(dim=1), len(data.classes))
+        return loss.item(), scores
 
 
-def _step(run: _Run, loss: Tensor, lr: float) -> None:
-    """Changes the weights by the gradient of `loss`; `lr` is that of the last stage."""
-    groups = run.optimizer.param_groups
-    for group in groups:
-        group["lr"] = lr * group["lr_scale"]
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    if run.config.grad_clip:
-        parameters = [parameter for group in groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, run.config.grad_clip)
-    run.optimizer.step()
-    if run.average is not None:
-        run.average.update()
+def train(
+    model: StagedModel,
+    data: ResidentData,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    resume: TrainingState | None = None,
+) -> Generator[EpochResult, None, None]:
+    """Trains `model` in place and yields once an epoch: `Training(...).run()`."""
+    return Training(model, data, config, device=device, resume=resume).run()
 
 
 def evaluate(
-    model: nn.Module, images: ResidentImages, preprocessing: Preprocessing, precision: Precision
+    model: nn.Module,
+    images: ResidentImages,
+    preprocessing: Preprocessing,
+    precision: Precision,
+    memory_format: MemoryFormat = "channels_last",
 ) -> Evaluation:
     """The model's outputs for all images, in their order; leaves the model in evaluation mode."""
-    device = images.labels.device
-    model.eval()
-    outputs: list[Tensor] = []
-    with torch.inference_mode(), autocast(device, precision):
-        for batch, _ in eval_batches(images, preprocessing, EVAL_BATCH_SIZE):
-            outputs.append(model(batch).float())
-    logits = torch.cat(outputs)
+    logits = outputs(model, images, preprocessing, precision, memory_format)
     loss = F.cross_entropy(logits, images.labels).item()
     correct = (logits.argmax(dim=1) == images.labels).sum().item()
     return Evaluation(logits.cpu(), loss, correct / len(images))
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Automatic mixed precision where `precision` is "bf16", nothing otherwise."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+def outputs(
+    model: nn.Module,
+    images: ResidentImages,
+    preprocessing: Preprocessing,
+    precision: Precision,
+    memory_format: MemoryFormat,
+) -> Tensor:
+    """Logits float32 (N, classes) on the device; in smaller batches where memory is short."""
+    device = images.labels.device
+    model.eval()
+    size = EVAL_BATCH_SIZE
+    while True:
+        try:
+            with torch.inference_mode(), autocast(device, precision):
+                return torch.cat(
+                    [
+                        model(batch).float()
+                        for batch, _ in eval_batches(images, preprocessing, size, memory_format)
+                    ]
+                )
+        except Exception as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+        size //= 2

@@ -64,6 +64,7 @@ def test_the_main_job_from_search_to_export(run: Run, tmp_path: Path) -> None:
         "metrics.json",
         "learning_curves.png",
         "learning_curves.csv",
+        "learning_curves_batches.csv",
     ]
     assert all(path.is_file() and path.parent == Path("exports/digits") for path in paths)
     accuracy = json.loads(paths[3].read_text())["test"]["accuracy"]
@@ -127,6 +128,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("search --epochs -3", ["epochs", "-3"]),
         ("search --name ../up", ["'../up'", "--name"]),
         ("search --precision fp7", ["precision", "'fp7'"]),
+        ("search --checkpoint-every -1", ["checkpoint_every", "-1"]),
+        ("search --non-finite stop", ["non_finite", "'stop'"]),
+        (
+            "search --objective accuracy",
+            ["'accuracy'", "val_accuracy, val_balanced_accuracy, val_macro_f1, val_loss"],
+        ),
         ("search --device tpu", ["'tpu'", "cuda:N"]),
         ("search --device cuda:99", ["'cuda:99'", "cpu"]),
         ("search nothing.py", ["nothing.py", "studies/"]),
@@ -141,6 +148,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("dashboard", ["no searches in runs"]),
         (f"search {SMALL} --runs RUNS --epochs 3", ["epochs (2 then, 3 now)", "--name digits-2"]),
         (f"search {SMALL} --runs RUNS --split-seed 3", ["split", "--name digits-2"]),
+        (
+            f"search {SMALL} --runs RUNS --objective val_loss",
+            ["objective (val_accuracy then, val_loss now)", "--name digits-2"],
+        ),
         (f"search {SMALL} --runs RUNS --set lr=1e-3", ["space of logistic", "--name digits-2"]),
     ],
 )
@@ -255,7 +266,7 @@ def test_defaults_live_in_the_specification_alone() -> None:
     """The command's options default to None, so that a study file or the default is asked."""
     search = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
     defaults = {p.name: p.default for p in search.params}
-    for name in ("trials", "epochs", "seed", "keep", "data", "name", "precision"):
+    for name in ("trials", "epochs", "seed", "keep", "data", "name", "precision", "objective"):
         assert hasattr(StudySpec(), name)
         assert defaults[name] is None
     for name in ("size", "fit", "gray", "on_error", "exclude", "split", "split_seed"):

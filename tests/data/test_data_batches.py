@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2.functional import center_crop
 
 from hpsearch.config import InputConfig, TrainConfig
-from hpsearch.data.augment import augment_batch
+from hpsearch.data.augment import AUGMENTATIONS, augment_batch
 from hpsearch.data.batches import (
     TrainBatch,
     epoch_size,
@@ -23,7 +24,7 @@ from hpsearch.data.batches import (
 )
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.preprocessing import Preprocessing
-from hpsearch.data.resident import ResidentData
+from hpsearch.data.resident import ResidentData, ResidentImages
 from hpsearch.data.splits import DevelopmentData
 from hpsearch.data.views import DataViews
 
@@ -326,6 +327,91 @@ class TestEvalBatches:
         assert images.is_contiguous(memory_format=torch.channels_last)
         restored = pixels(images, data.preprocessing)
         assert torch.equal(restored.permute(0, 2, 3, 1), data.val.pixels)
+
+
+class Waits(TorchDispatchMode):
+    """Records the operations for which the CPU would wait for a GPU."""
+
+    NAMES = (
+        "aten._local_scalar_dense",
+        "aten.bincount",
+        "aten.equal",
+        "aten.is_nonzero",
+        "aten.lift_fresh",  # torch.tensor
+        "aten.masked_select",
+        "aten.nonzero",
+        "aten.repeat_interleave.Tensor",
+        "aten._unique2",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        by_mask = str(func).startswith("aten.index") and any(
+            isinstance(index, Tensor) and index.dtype == torch.bool
+            for indices in args
+            if isinstance(indices, list | tuple)
+            for index in indices
+        )
+        if by_mask or str(func).startswith(self.NAMES):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class TestWaits:
+    @pytest.fixture(autouse=True)
+    def _as_on_a_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def raw_batch(images: ResidentImages, indices: Tensor) -> Tensor:
+            return images.pixels.index_select(0, images.rows[indices])
+
+        monkeypatch.setattr(ResidentImages, "raw_batch", raw_batch)
+
+    @pytest.mark.parametrize(
+        "wait",
+        [
+            lambda t: t.sum().item(),
+            lambda t: t[t > 1],
+            lambda t: t.nonzero(),
+            lambda t: torch.tensor([1.0, 2.0]),
+            lambda t: t.repeat_interleave(t),
+            lambda t: bool((t > 1).any()),
+            lambda t: t.masked_select(t > 1),
+        ],
+    )
+    def test_a_wait_is_noticed(self, wait: Any) -> None:
+        with Waits() as waits:
+            wait(torch.arange(3))
+        assert waits.found
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("resize", [(), (12, 14)])
+    @pytest.mark.parametrize(
+        "augment",
+        [
+            {},
+            *({row.name: row.good} for row in AUGMENTATIONS),
+            {row.name: row.good for row in AUGMENTATIONS},
+        ],
+        ids="+".join,
+    )
+    def test_no_batch_but_the_first_waits_for_a_device(
+        self, noise: Any, augment: dict[str, float], resize: tuple[int, ...], channels: int
+    ) -> None:
+        data = noise(12, 12, height=10, width=11, channels=channels)
+        parts = DevelopmentData(train=data.part(), val=data.part())
+        size = InputConfig(size=(8, 9), resize=resize, channels=3)
+        asked = config(4, augment=augment, input=size)
+        view = DataViews.of(parts, CPU).view(asked)
+        for found in (
+            train_batches(view, asked, generator()),
+            eval_batches(view.val, view.preprocessing, 4),
+        ):
+            next(found)
+            with Waits() as waits:
+                assert len(list(found)) == 5
+            assert waits.found == []
 
 
 @pytest.mark.gpu

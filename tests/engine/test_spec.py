@@ -10,6 +10,7 @@ from hpsearch.data.splits import SplitSpec
 from hpsearch.engine.spec import StudySpec, load_study
 from hpsearch.errors import SearchError
 from hpsearch.families import Range
+from hpsearch.training.objectives import OBJECTIVES
 
 
 def test_the_name_is_the_datas_by_default() -> None:
@@ -44,6 +45,11 @@ def test_shares_add_up_and_differ_by_one_at_most(trials: int, families: int) -> 
         ("seed", -1),
         ("keep", 0),
         ("precision", "fp16"),
+        ("checkpoint_every", -1),
+        ("checkpoint_every", 1.5),
+        ("non_finite", "stop"),
+        ("objective", "val_acc"),
+        ("objective", 5),
         ("name", "hpsearch.db"),
         ("seed", 2**63),
         ("data", 5),
@@ -69,6 +75,14 @@ def test_the_record_of_a_specification_is_json() -> None:
     assert record == spec.to_dict()
     assert record["overrides"]["lr"] == {"low": 1e-4, "high": 1e-2}
     assert record["early_stopping"] == {"patience": 3, "min_gain": 0.0}
+
+
+def test_an_unknown_objective_lists_those_there_are() -> None:
+    with pytest.raises(SearchError) as caught:
+        StudySpec(objective="accuracy")
+    for row in OBJECTIVES:
+        assert row.name in str(caught.value)
+        assert StudySpec(objective=row.name).to_dict()["objective"] == row.name
 
 
 def study_file(tmp_path: Path, text: str) -> Path:

@@ -11,7 +11,7 @@ from matplotlib import font_manager
 
 from hpsearch.figures import confusion_figure, curves_figure, save_png
 from hpsearch.figures._canvas import font_families
-from hpsearch.training.trainer import EpochResult
+from hpsearch.training.epoch import EpochResult
 
 NAMES = [
     "$x$",
@@ -30,13 +30,18 @@ def history() -> list[EpochResult]:
             epoch=epoch,
             train_loss=1.0,
             train_accuracy=0.5,
+            train_balanced_accuracy=0.5,
+            train_macro_f1=0.5,
             val_loss=1.0,
             val_accuracy=0.5,
+            val_balanced_accuracy=0.5,
+            val_macro_f1=0.5,
             lr=1e-3,
             dropout=0.0,
             seconds=1.0,
             images_per_second=1.0,
             is_best=epoch == 0,
+            batch_losses=(1.0,),
         )
         for epoch in range(2)
     ]

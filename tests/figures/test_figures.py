@@ -13,7 +13,8 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from hpsearch.figures import confusion_figure, curves_figure, save_png
-from hpsearch.training.trainer import EpochResult
+from hpsearch.training.epoch import EpochResult
+from hpsearch.training.objectives import OBJECTIVES, Objective
 
 NAMES = [
     "$x_1^2$",
@@ -49,13 +50,18 @@ def history(n: int) -> list[EpochResult]:
             epoch=epoch,
             train_loss=2.3 * 0.9**epoch,
             train_accuracy=1 - 0.9 * 0.93**epoch,
+            train_balanced_accuracy=1 - 0.91 * 0.93**epoch,
+            train_macro_f1=1 - 0.92 * 0.93**epoch,
             val_loss=2.4 * 0.92**epoch + 0.05,
             val_accuracy=0.97 if epoch == best else 0.96 - 0.86 * 0.9**epoch,
+            val_balanced_accuracy=0.8 if epoch == best // 2 else 0.7,
+            val_macro_f1=0.9 if epoch == best // 3 else 0.6,
             lr=1e-3 * (1 - epoch / n),
             dropout=0.3 * epoch / n,
             seconds=1.0,
             images_per_second=1000.0,
             is_best=epoch == best,
+            batch_losses=(2.3 * 0.9**epoch,),
         )
         for epoch in range(n)
     ]
@@ -236,6 +242,29 @@ class TestCurves:
             assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([58], [value])
             assert "58" in str(mark.get_label())
             assert text in str(mark.get_label())
+
+    @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda row: row.name)
+    def test_each_objective_marks_its_own_epoch(self, objective: Objective) -> None:
+        results = history(60)
+        epoch, shown, label = {
+            "val_accuracy": (58, "accuracy", "97.00%"),
+            "val_balanced_accuracy": (29, "balanced_accuracy", "80.00%"),
+            "val_macro_f1": (19, "macro_f1", "90.00%"),
+            "val_loss": (59, "accuracy", "95.83%"),
+        }[objective.name]
+        loss, share, *_ = curves_figure(results, title="t", objective=objective.name).axes
+        assert share.get_ylabel() == shown.replace("_", " ").replace("f1", "F1")
+        training, validation, mark = share.get_lines()
+        assert list(training.get_ydata()) == [getattr(r, f"train_{shown}") for r in results]
+        assert list(validation.get_ydata()) == [getattr(r, f"val_{shown}") for r in results]
+        assert str(mark.get_label()) == f"kept: epoch {epoch}, {label}"
+        assert list(loss.get_lines()[-1].get_xdata()) == [epoch]
+
+    def test_scores_that_are_unknown_are_left_out(self, tmp_path: Path) -> None:
+        nan = float("nan")
+        first = [dataclasses.replace(row, val_macro_f1=nan) for row in history(3)]
+        figure = curves_figure(first, title="t", objective="val_macro_f1")
+        saved(figure, tmp_path / "c.png")
 
     def test_a_loss_of_0_can_be_drawn(self, tmp_path: Path) -> None:
         perfect = [

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from hpsearch import SearchRecord, StudySpec, export, load_search, search
+from hpsearch.data.batches import steps_per_epoch
 from hpsearch.data.resident import ResidentImages
 from hpsearch.data.sealed import open_test_split
 from hpsearch.data.splits import Split, load_split, save_split
@@ -21,6 +22,7 @@ from hpsearch.errors import CheckpointError, DataError, SearchError
 from hpsearch.results.evaluation import restore_model, score
 from hpsearch.results.report import report_document
 from hpsearch.training.checkpoint import load_checkpoint, save_checkpoint
+from hpsearch.training.scores import classification_scores
 from hpsearch.training.trainer import evaluate
 
 
@@ -70,6 +72,22 @@ def test_an_export_has_what_it_promises(found: SearchRecord, tmp_path: Path) -> 
             assert min(image.size) > 300
     with result.curves_csv.open(encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == found.best.epochs
+    assert result.batches_csv == result.folder / "learning_curves_batches.csv"
+    with result.batches_csv.open(encoding="utf-8", newline="") as file:
+        batches = list(csv.DictReader(file))
+    steps = steps_per_epoch(1077, checkpoint.config.batch_size)
+    assert len(batches) == found.best.epochs * steps
+    assert (batches[-1]["epoch"], batches[-1]["step"]) == (
+        str(found.best.epochs - 1),
+        f"{steps - 1}",
+    )
+    assert metrics["objective"] == {"name": "val_accuracy", "value": found.best.val_accuracy}
+    assert metrics["validation"] == {
+        "accuracy": found.best.val_accuracy,
+        "balanced_accuracy": found.best.val_balanced_accuracy,
+        "macro_f1": found.best.val_macro_f1,
+        "loss": found.best.val_loss,
+    }
     assert {path.name for path in result.folder.iterdir()} == {
         "model.pt",
         "confusion_matrix.png",
@@ -77,6 +95,7 @@ def test_an_export_has_what_it_promises(found: SearchRecord, tmp_path: Path) -> 
         "metrics.json",
         "learning_curves.png",
         "learning_curves.csv",
+        "learning_curves_batches.csv",
     }
 
 
@@ -237,6 +256,21 @@ def test_scores_by_hand() -> None:
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     assert scores.metrics["accuracy_95"] == pytest.approx([centre - half, centre + half], abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+def test_scores_are_those_of_the_training() -> None:
+    """Also where a class is absent: of the two definitions in use, one is meant everywhere."""
+    labels = np.array([0, 0, 0, 1, 1])
+    logits = torch.full((5, 4), -5.0)
+    predicted = [0, 0, 1, 1, 2]
+    for row, guess in enumerate(predicted):
+        logits[row, guess] = 5.0
+    metrics = score(logits, labels, ("a", "b", "c", "d")).metrics
+    trained = classification_scores(torch.from_numpy(labels), torch.tensor(predicted), 4)
+    assert metrics["accuracy"] == trained.accuracy
+    assert metrics["balanced_accuracy"] == pytest.approx(trained.balanced_accuracy)
+    assert metrics["macro_f1"] == pytest.approx(trained.macro_f1)
 
 
 def test_a_report_is_the_record(found: SearchRecord) -> None:

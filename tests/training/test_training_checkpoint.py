@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from hpsearch.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from hpsearch.training.content import write_content
 from hpsearch.training.trainer import evaluate, train
 
 # torch warns of pickle protocols that it does not know, which is what damage looks like.
@@ -145,6 +147,31 @@ def test_any_tensor_is_kept(tmp_path: Path, tensor: torch.Tensor) -> None:
     assert read.dtype == tensor.dtype
     assert not read.requires_grad
     assert torch.equal(read.nan_to_num(nan=7.0), tensor.detach().nan_to_num(nan=7.0))
+
+
+def test_files_of_the_first_version_are_read(tmp_path: Path) -> None:
+    document = {
+        "format": "hpsearch-checkpoint-1",
+        "config": {"family": "logistic", "seed": 7},
+        "classes": ["ant", "bée"],
+        "preprocessing": {"height": 1, "width": 2, "channels": 1, "mean": [0.5], "std": [0.25]},
+        "metrics": {"epoch": 3, "val_accuracy": 0.5},
+        "origin": {"trial": "logistic-3"},
+        "versions": {"torch": "2.11.0"},
+    }
+    state = {
+        "weight": torch.tensor([[1.0, -2.0], [0.5, 0.25]]),
+        "bias": torch.tensor([1, 2]).to(torch.bfloat16),
+        "count": torch.tensor(3),
+    }
+    # As that version computed it.
+    sha256 = "eb23ecb7a3b029fdcd64fce2e746ca1112dd913a4226a986c936ab690c95a9ec"
+    content = {"document": json.dumps(document), "state": state, "sha256": sha256}
+    torch.save(content, tmp_path / "model.pt")
+    read = load_checkpoint(tmp_path / "model.pt")
+    assert read.config == TrainConfig(family="logistic", seed=7)
+    assert (read.classes, dict(read.metrics)) == (("ant", "bée"), document["metrics"])
+    assert write_content(tmp_path / "same.pt", document, read.state) == sha256
 
 
 def refusal(path: Path) -> str:

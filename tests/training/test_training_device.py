@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from hpsearch.errors import ConfigError
-from hpsearch.training.device import default_precision, resolve_device
+from hpsearch.training.device import resolve_device
 
 
 def test_cpu_is_the_cpu() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
-    assert default_precision(torch.device("cpu")) == "fp32"
 
 
 def test_auto_is_a_gpu_where_there_is_one() -> None:

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
+import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -10,20 +13,31 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpsearch.errors import CheckpointError
-from hpsearch.training.history import read_history, write_history
-from hpsearch.training.trainer import EpochResult
+from hpsearch.training.epoch import EpochResult
+from hpsearch.training.history import read_history, write_batches, write_history
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 RESULTS = st.builds(
     EpochResult,
     epoch=st.integers(0, 10**6),
     is_best=st.booleans(),
+    batch_losses=st.lists(NUMBERS, max_size=4).map(tuple),
     **{
         field.name: NUMBERS
         for field in dataclasses.fields(EpochResult)
-        if field.name not in ("epoch", "is_best")
+        if field.name not in ("epoch", "is_best", "batch_losses")
     },
 )
+
+
+FIRST_HEADER = (
+    "epoch,train_loss,train_accuracy,val_loss,val_accuracy,"
+    "lr,dropout,seconds,images_per_second,is_best"
+)
+
+
+def without_batches(history: Iterable[EpochResult]) -> tuple[EpochResult, ...]:
+    return tuple(dataclasses.replace(row, batch_losses=()) for row in history)
 
 
 def results(n: int) -> tuple[EpochResult, ...]:
@@ -32,13 +46,18 @@ def results(n: int) -> tuple[EpochResult, ...]:
             epoch=epoch,
             train_loss=2.3 / (epoch + 1),
             train_accuracy=0.1 * epoch,
+            train_balanced_accuracy=0.11 * epoch,
+            train_macro_f1=0.12 * epoch,
             val_loss=2.4 / (epoch + 1),
             val_accuracy=1 / 3,
+            val_balanced_accuracy=1 / 6,
+            val_macro_f1=1 / 7,
             lr=1e-3,
             dropout=0.25,
             seconds=0.123456789,
             images_per_second=14567.123456789,
             is_best=epoch in (0, n - 1),
+            batch_losses=(2.5, 2.3 / (epoch + 1)),
         )
         for epoch in range(n)
     )
@@ -49,27 +68,80 @@ def results(n: int) -> tuple[EpochResult, ...]:
 def test_numbers_keep_all_their_digits(tmp_path: Path, history: list[EpochResult]) -> None:
     write_history(tmp_path / "history.csv", history)
     read = read_history(tmp_path / "history.csv")
-    assert repr(read) == repr(tuple(history))  # tells 0.0 from -0.0
+    assert repr(read) == repr(without_batches(history))  # tells 0.0 from -0.0
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(RESULTS, min_size=1, max_size=5, unique_by=lambda row: row.epoch))
+def test_the_losses_of_all_batches_are_a_table(tmp_path: Path, history: list[EpochResult]) -> None:
+    write_batches(tmp_path / "batches.csv", history)
+    with (tmp_path / "batches.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["epoch", "step", "loss"]
+    read = {
+        epoch: [(int(step), float(loss)) for _, step, loss in group]
+        for epoch, group in itertools.groupby(rows, key=lambda row: int(row[0]))
+    }
+    expected = {row.epoch: list(enumerate(row.batch_losses)) for row in history if row.batch_losses}
+    assert repr(read) == repr(expected)
+
+
+def test_the_tables_appear_whole_or_not_at_all(tmp_path: Path) -> None:
+    broken = dataclasses.replace(results(1)[0], batch_losses=5)  # type: ignore[arg-type]
+    for write, path in ((write_batches, tmp_path / "b.csv"), (write_history, tmp_path / "h.csv")):
+        write(path, results(2))
+        before = path.read_bytes()
+        with pytest.raises((TypeError, AttributeError)):
+            write(path, [*results(2), broken if write is write_batches else None])  # type: ignore[list-item]
+        assert path.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.csv", "h.csv"]
+
+
+def test_a_history_of_the_first_version_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    path.write_bytes(
+        f"{FIRST_HEADER}\r\n"
+        "0,2.1,0.25,2.0,0.3,0.001,0.1,0.5,1000.0,1\r\n"
+        "1,1.1,0.5,1.0,0.6,0.0005,0.1,0.25,2000.0,0\r\n".encode()
+    )
+    first, second = read_history(path)
+    assert (first.epoch, first.train_loss, first.val_accuracy) == (0, 2.1, 0.3)
+    assert (second.lr, second.images_per_second, second.is_best) == (0.0005, 2000.0, False)
+    for name in ("train_balanced_accuracy", "train_macro_f1"):
+        assert math.isnan(getattr(first, name))
+        assert math.isnan(getattr(second, name.replace("train", "val")))
+    write_history(path, [first, second])  # as an export does
+    assert repr(read_history(path)) == repr((first, second))
+
+
+def test_a_history_that_lacks_some_of_the_new_columns_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    write_history(path, results(2))
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    column = lines[0].index("val_macro_f1")
+    path.write_text("\n".join(",".join(line[:column] + line[column + 1 :]) for line in lines))
+    with pytest.raises(CheckpointError, match="columns"):
+        read_history(path)
 
 
 @pytest.mark.parametrize("value", [5e-324, sys.float_info.max, 0.1 + 0.2, 1e22, -0.0, 1e-7])
 def test_extreme_numbers(tmp_path: Path, value: float) -> None:
     history = (dataclasses.replace(results(1)[0], train_loss=value, lr=value),)
     write_history(tmp_path / "history.csv", history)
-    assert repr(read_history(tmp_path / "history.csv")) == repr(history)
+    assert repr(read_history(tmp_path / "history.csv")) == repr(without_batches(history))
 
 
 def test_it_is_a_table_with_a_header_and_a_row_an_epoch(tmp_path: Path) -> None:
     write_history(tmp_path / "history.csv", results(3))
     with (tmp_path / "history.csv").open(newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0] == [field.name for field in dataclasses.fields(EpochResult)]
+    assert rows[0] == [field.name for field in dataclasses.fields(EpochResult)][:-1]
     assert [row[0] for row in rows[1:]] == ["0", "1", "2"]
     assert [row[-1] for row in rows[1:]] == ["1", "0", "1"]
 
 
 def test_a_cut_history_is_refused_or_ends_with_a_whole_row(tmp_path: Path) -> None:
-    history = results(3)
+    history = without_batches(results(3))
     path = tmp_path / "history.csv"
     write_history(path, history)
     whole = path.read_bytes()

@@ -112,7 +112,7 @@ class ByHand:
             {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay},
             {"params": [p for p in others if p.ndim == 1], "weight_decay": 0.0},
         ]
-        self.adamw = torch.optim.AdamW(groups, lr=lr)
+        self.adamw = torch.optim.AdamW(groups, lr=lr, fused=True)
         self.muon = torch.optim.Muon(
             self.flat,
             lr=lr,

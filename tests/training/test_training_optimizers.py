@@ -207,7 +207,7 @@ class TestEveryOptimizer:
 
 
 def adam(optimizer: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    return lambda groups: optimizer(groups, lr=0.01, betas=(0.85, 0.98), eps=1e-6)  # type: ignore[call-arg]
+    return lambda groups: optimizer(groups, lr=0.01, fused=True, betas=(0.85, 0.98), eps=1e-6)  # type: ignore[call-arg]
 
 
 BETAS = {"beta1": 0.85, "beta2": 0.98, "eps": 1e-6}
@@ -216,16 +216,22 @@ BETAS = {"beta1": 0.85, "beta2": 0.98, "eps": 1e-6}
 @pytest.mark.parametrize(
     ("name", "options", "reference"),
     [
-        ("adamw", {}, lambda groups: torch.optim.AdamW(groups, lr=0.01)),
+        ("adamw", {}, lambda groups: torch.optim.AdamW(groups, lr=0.01, fused=True)),
         ("adamw", BETAS, adam(torch.optim.AdamW)),
-        ("adam", {}, lambda groups: torch.optim.Adam(groups, lr=0.01)),
+        ("adam", {}, lambda groups: torch.optim.Adam(groups, lr=0.01, fused=True)),
         ("adam", BETAS, adam(torch.optim.Adam)),
-        ("sgd", {}, lambda groups: torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)),
-        ("sgd", {"momentum": 0.0}, lambda groups: torch.optim.SGD(groups, lr=0.01)),
+        (
+            "sgd",
+            {},
+            lambda groups: torch.optim.SGD(
+                groups, lr=0.01, fused=True, momentum=0.9, nesterov=True
+            ),
+        ),
+        ("sgd", {"momentum": 0.0}, lambda groups: torch.optim.SGD(groups, lr=0.01, fused=True)),
         (
             "sgd",
             {"momentum": 0.8, "nesterov": False},
-            lambda groups: torch.optim.SGD(groups, lr=0.01, momentum=0.8),
+            lambda groups: torch.optim.SGD(groups, lr=0.01, fused=True, momentum=0.8),
         ),
         ("rmsprop", {}, lambda groups: torch.optim.RMSprop(groups, lr=0.01)),
         (

@@ -1,0 +1,122 @@
+"""How a trial is run on the device at hand: in the fastest setting, in parts that fit its memory.
+
+Both are decided once, and stored: on the trial, so that it is run the same way when it is taken up
+again or repeated; and what fits the memory on the study, for its other trials.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import optuna
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hpsearch.config import TrainConfig
+from hpsearch.data.resident import ResidentData
+from hpsearch.engine.estimate import Pace, total_steps
+from hpsearch.engine.spec import StudySpec
+from hpsearch.errors import InfeasibleError
+from hpsearch.training.model import StagedModel
+from hpsearch.training.probe import Choice, choose_setting, is_worth_probing
+from hpsearch.training.settings import Setting, possible_settings
+from hpsearch.training.tuning import device_name, model_key
+
+CONFIG = "config"
+SETTING = "setting"
+NOTE = "note"
+
+_LARGER = 3
+"""A trial's model may need so many times what the family's first one needs."""
+
+
+class Fit:
+    """The decisions for one trial.
+
+    Args:
+        pace: of its family.
+    """
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        pace: Pace,
+        device: torch.device,
+        study: optuna.Study,
+        trial: optuna.Trial,
+    ) -> None:
+        self._spec = spec
+        self._pace = pace
+        self._device = device
+        self._study = study
+        self._trial = trial
+
+    def decided(self, config: TrainConfig, model: StagedModel, data: ResidentData) -> TrainConfig:
+        """`config` with the setting, and with parts where it is known that a whole batch of this
+        model does not fit.
+        """
+        if SETTING in self._trial.user_attrs:
+            return config
+        choice = self._choice(config, model, data)
+        config = choice.setting.applied(config)
+        limit = self._study.user_attrs.get(_limit_key(config, model, data))
+        if limit is not None and limit < config.batch_size:
+            config = self._in_parts(config, model, limit)
+        self._trial.set_user_attr(CONFIG, config.to_dict())
+        self._trial.set_user_attr(SETTING, _record(choice, self._device))
+        return config
+
+    def _choice(self, config: TrainConfig, model: StagedModel, data: ResidentData) -> Choice:
+        wanted = dataclasses.replace(self._spec.wanted, precision=self._pace.precision)
+        steps = total_steps(data, config)
+        if not is_worth_probing(_LARGER * steps * self._pace.step_seconds):
+            usual = possible_settings(model, config, self._device, wanted)[0]
+            return Choice(setting=usual, source="rules")
+        shape, classes = data.preprocessing.shape, len(data.classes)
+        return choose_setting(
+            model, config, shape, classes, self._device, steps=steps, wanted=wanted
+        )
+
+    def smaller(self, config: TrainConfig, model: StagedModel, data: ResidentData) -> TrainConfig:
+        """`config` with parts of half the size, after the memory was not enough.
+
+        Raises:
+            InfeasibleError: one image does not fit.
+        """
+        size = min(config.micro_batch or config.batch_size, config.batch_size)
+        if size == 1:
+            shape = data.preprocessing.shape
+            raise InfeasibleError(
+                f"training on one image of {shape} at a time needs more memory than there is on "
+                f"{device_name(self._device)}"
+            )
+        limit = size // 2
+        self._study.set_user_attr(_limit_key(config, model, data), limit)
+        config = self._in_parts(config, model, limit)
+        self._trial.set_user_attr(CONFIG, config.to_dict())
+        return config
+
+    def _in_parts(self, config: TrainConfig, model: StagedModel, limit: int) -> TrainConfig:
+        norms = any(isinstance(module, _BatchNorm) for module in model.modules())
+        self._trial.set_user_attr(
+            NOTE,
+            f"batches of {config.batch_size} images are taken in parts of at most {limit}, since "
+            "more did not fit into the memory" + ("; BatchNorm sees the parts" if norms else ""),
+        )
+        return dataclasses.replace(config, micro_batch=limit)
+
+
+def _limit_key(config: TrainConfig, model: StagedModel, data: ResidentData) -> str:
+    """Under what a study remembers how many images of a model fit into the memory at once."""
+    key = model_key(model, config, data.preprocessing.shape)
+    return f"fits:{key}:{Setting.of(config)}"
+
+
+def _record(choice: Choice, device: torch.device) -> dict[str, Any]:
+    return {
+        "setting": str(choice.setting),
+        "chosen_by": choice.source,
+        "images_per_second": choice.images_per_second,
+        "device": device_name(device),
+    }

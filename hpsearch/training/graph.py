@@ -1,0 +1,80 @@
+"""Steps replayed from a CUDA graph: one launch instead of hundreds of small ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hpsearch.data.batches import TrainBatch
+
+WARM_UP = 3
+"""Steps of each kind of batch that are run as they are, before one is captured: libraries make
+their choices in the first ones, and optimizers their state.
+"""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Captured:
+    """A graph with what it reads and writes, which stays where it is."""
+
+    graph: torch.cuda.CUDAGraph
+    batch: TrainBatch
+    outputs: tuple[Tensor, Tensor]
+
+
+class GraphedStep:
+    """Runs a step; from the fourth batch of a shape on, as a CUDA graph.
+
+    Batches of an epoch differ by one image at most, so there are two graphs. The random numbers
+    of dropout come from the device's default generator, which graphs advance as kernels do.
+
+    Args:
+        step: reads nothing that is not a tensor on the device but what never changes, and does not
+            wait for the device. Its outputs are two tensors.
+    """
+
+    def __init__(
+        self, step: Callable[[TrainBatch], tuple[Tensor, Tensor]], device: torch.device
+    ) -> None:
+        self._step = step
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+        self._seen: dict[tuple[object, ...], int] = {}
+        self._captured: dict[tuple[object, ...], _Captured] = {}
+
+    def __call__(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
+        """The step's outputs for `batch`."""
+        key = (batch.images.shape, batch.other is None)
+        seen = self._seen[key] = self._seen.get(key, 0) + 1
+        if seen <= WARM_UP:
+            return self._aside(batch)
+        if key not in self._captured:
+            self._captured[key] = self._capture(batch)
+        captured = self._captured[key]
+        for held, given in zip(captured.batch.tensors, batch.tensors, strict=True):
+            held.copy_(given, non_blocking=True)
+        captured.graph.replay()
+        loss, predicted = captured.outputs
+        return loss.clone(), predicted.clone()
+
+    def _aside(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
+        """On the stream that capturing uses, as torch wants it."""
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            outputs = self._step(batch)
+        current.wait_stream(self._stream)
+        return outputs
+
+    def _capture(self, batch: TrainBatch) -> _Captured:
+        held = TrainBatch(*(tensor.clone() for tensor in batch.tensors))
+        graph = torch.cuda.CUDAGraph()
+        # What other threads do meanwhile, such as fetching images, is not part of it.
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        ):
+            outputs = self._step(held)
+        return _Captured(graph, held, outputs)

@@ -1,0 +1,107 @@
+"""What was measured on this machine, kept in a file, so that it is measured once.
+
+It is never needed: a file that is lost, damaged or cannot be written costs time, nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+from torch import nn
+
+from hpsearch.config import TrainConfig
+from hpsearch.data.dataset import ImageShape
+from hpsearch.data.store import cache_folder
+from hpsearch.files import write_whole
+
+FILE = "tuning.json"
+MOST_ROWS = 2000
+
+
+class Tuning:
+    """A table in a file, shared by all processes of this user; the oldest of many rows go."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path or cache_folder() / FILE
+
+    def get(self, key: str) -> dict[str, float] | None:
+        """What was put there under `key`, or None."""
+        found = self._read().get(key)
+        if not isinstance(found, dict) or not all(
+            isinstance(number, float) for number in found.values()
+        ):
+            return None
+        return found
+
+    def put(self, key: str, value: Mapping[str, float]) -> None:
+        """Keeps `value` where that is possible."""
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(f"{self._path}.lock"):
+                rows = [*self._read().items(), (key, dict(value))][-MOST_ROWS:]
+                content = json.dumps(dict(rows), indent=1).encode()
+                write_whole(self._path, functools.partial(_write, content=content))
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def _write(path: Path, *, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def tuning_key(
+    what: str,
+    model: nn.Module,
+    config: TrainConfig,
+    shape: ImageShape,
+    device: torch.device,
+    *,
+    also: str = "",
+) -> str:
+    """Names all that a measurement of a step depends on, but the setting.
+
+    Args:
+        what: is measured.
+        shape: of the model's input.
+        also: what else it depends on.
+    """
+    batch = (config.batch_size, config.micro_batch, config.ema > 0, config.grad_clip > 0)
+    parts = (model_key(model, config, shape), batch, torch.__version__, device_name(device), also)
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+    return f"{what}: {config.family} at {shape}, batch {config.batch_size}, {digest}"
+
+
+def model_key(model: nn.Module, config: TrainConfig, shape: ImageShape) -> str:
+    """Names a model, what of it is trained and by what, and the shape of its input."""
+    weights = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
+    parts = (str(model), weights, str(shape), config.optimizer.name)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+def device_name(device: torch.device) -> str:
+    """The kind of device, and of a CPU how many threads work on it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_model()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
