@@ -145,15 +145,20 @@ class Preprocessing(JsonConfig):
             images: float32 NCHW from 0 to 1, in this memory format. Gray ones are repeated for a
                 model that takes three channels.
         """
+        last = memory_format == "channels_last"
         if images.shape[1] != self.channels:
             repeated = images.expand(-1, self.channels, -1, -1)
-            last = memory_format == "channels_last"
             order = torch.channels_last if last else torch.contiguous_format
             images = repeated.contiguous(memory_format=order)
-        mean, std = (
-            _constant(values, images.dtype, images.device) for values in (self.mean, self.std)
+        # As one row of numbers an image, several times as fast as with constants for a channel.
+        in_memory = images.permute(0, 2, 3, 1) if last else images
+        pixels = images.shape[2] * images.shape[3]
+        scale, shift = _constants(
+            self.mean, self.std, pixels, last=last, dtype=images.dtype, device=images.device
         )
-        return (images - mean) / std
+        rows = torch.addcmul(shift, in_memory.reshape(len(images), -1), scale)
+        normalised = rows.view(in_memory.shape)
+        return normalised.permute(0, 3, 1, 2) if last else normalised
 
 
 def normalisation(name: str) -> Normalisation:
@@ -202,11 +207,28 @@ def cut_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
     return images[:, top : top + size[0], left : left + size[1]]
 
 
-@functools.lru_cache(maxsize=64)
-def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Made once: a GPU would be waited for each time."""
-    with torch.inference_mode(mode=False):  # it serves training, whoever asks first
-        return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)
+@functools.lru_cache(maxsize=8)
+def _constants(
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    pixels: int,
+    *,
+    last: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """1 / std and -mean / std for each number of an image, (channels * pixels,), in the order that
+    it has in memory. Made once: a GPU would be waited for each time.
+    """
+    with torch.inference_mode(mode=False):  # they serve training, whoever asks first
+        exact = torch.tensor([mean, std], dtype=torch.float64)
+        scale, shift = 1 / exact[1], -exact[0] / exact[1]
+        rows = (
+            values.repeat(pixels) if last else values.repeat_interleave(pixels)
+            for values in (scale, shift)
+        )
+        first, second = (row.to(dtype=dtype, device=device) for row in rows)
+        return first, second
 
 
 def _spread(values: Sequence[float], channels: int) -> tuple[float, ...]:

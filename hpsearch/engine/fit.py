@@ -51,16 +51,23 @@ class Fit:
         self._device = device
         self._study = study
         self._trial = trial
+        self._model = ""  # its name, for the limits that are remembered
 
     def decided(self, config: TrainConfig, model: StagedModel, data: ResidentData) -> TrainConfig:
         """`config` with the setting, and with parts where it is known that a whole batch of this
         model does not fit.
+
+        Args:
+            model: not trained yet.
         """
+        model.freeze(config.freeze_depth, config.freeze)
+        # Training changes what the name is made from: the rates of dropout.
+        self._model = model_key(model, config, data.preprocessing.shape)
         if SETTING in self._trial.user_attrs:
             return config
         choice = self._choice(config, model, data)
         config = choice.setting.applied(config)
-        limit = self._study.user_attrs.get(_limit_key(config, model, data))
+        limit = self._study.user_attrs.get(self._limit_key(config))
         if limit is not None and limit < config.batch_size:
             config = self._in_parts(config, model, limit)
         self._trial.set_user_attr(CONFIG, config.to_dict())
@@ -92,25 +99,24 @@ class Fit:
                 f"{device_name(self._device)}"
             )
         limit = size // 2
-        self._study.set_user_attr(_limit_key(config, model, data), limit)
+        self._study.set_user_attr(self._limit_key(config), limit)
         config = self._in_parts(config, model, limit)
         self._trial.set_user_attr(CONFIG, config.to_dict())
         return config
 
+    def _limit_key(self, config: TrainConfig) -> str:
+        """Under what the study remembers how many images of the model fit at once."""
+        return f"fits:{self._model}:{Setting.of(config)}"
+
     def _in_parts(self, config: TrainConfig, model: StagedModel, limit: int) -> TrainConfig:
-        norms = any(isinstance(module, _BatchNorm) for module in model.modules())
+        # Frozen ones see nothing.
+        norms = any(isinstance(m, _BatchNorm) and m.training for m in model.train().modules())
         self._trial.set_user_attr(
             NOTE,
             f"batches of {config.batch_size} images are taken in parts of at most {limit}, since "
             "more did not fit into the memory" + ("; BatchNorm sees the parts" if norms else ""),
         )
         return dataclasses.replace(config, micro_batch=limit)
-
-
-def _limit_key(config: TrainConfig, model: StagedModel, data: ResidentData) -> str:
-    """Under what a study remembers how many images of a model fit into the memory at once."""
-    key = model_key(model, config, data.preprocessing.shape)
-    return f"fits:{key}:{Setting.of(config)}"
 
 
 def _record(choice: Choice, device: torch.device) -> dict[str, Any]:

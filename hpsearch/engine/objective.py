@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 import torch
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.config import TrainConfig
 from hpsearch.data.resident import ResidentData
@@ -98,22 +98,21 @@ def run_trial(worker: Worker, study: optuna.Study, family: str, trial: optuna.Tr
             model = initial_model(config, data.preprocessing.shape, len(data.classes))
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
     except InfeasibleError as error:
-        # The sampler learns to keep away; to it, a failed trial would look like any other.
-        trial.set_user_attr(INFEASIBLE, " ".join(str(error).split()))
-        if stored.constraints == {}:
-            trial.set_constraint(INFEASIBLE, 1.0)
-        state = TrialState.PRUNED
+        state = _keep_away(trial, stored, str(error))
     except NonFiniteLossError as error:
         trial.set_user_attr(_FAILURE, " ".join(str(error).split()))
         prune = worker.spec.non_finite == "prune"
         state = TrialState.PRUNED if prune else TrialState.FAIL
     except Exception as error:
-        known = isinstance(error, HpsearchError) or is_out_of_memory(error)
-        if not (known or family.endswith(".py")):
-            raise  # a bug of ours; one in a user's own model is a failed trial
+        known = isinstance(error, HpsearchError)
         text = str(error) if known else f"{type(error).__name__}: {error}"
-        trial.set_user_attr(_FAILURE, " ".join(text.split()))
-        state = TrialState.FAIL
+        if is_out_of_memory(error):  # before the first step: no smaller parts would help
+            state = _keep_away(trial, stored, f"the model alone does not fit into memory: {text}")
+        elif known or family.endswith(".py"):
+            trial.set_user_attr(_FAILURE, " ".join(text.split()))
+            state = TrialState.FAIL
+        else:
+            raise  # a bug of ours; one in a user's own model is a failed trial
     value = None
     if history:
         write_history(folder / HISTORY, history)
@@ -134,6 +133,14 @@ def run_trial(worker: Worker, study: optuna.Study, family: str, trial: optuna.Tr
     )
     worker.watch(TrialFinished(trial=record))
     return record
+
+
+def _keep_away(trial: optuna.Trial, stored: FrozenTrial, reason: str) -> TrialState:
+    """Has the sampler learn to keep away; to it, a failed trial would look like any other."""
+    trial.set_user_attr(INFEASIBLE, " ".join(reason.split()))
+    if stored.constraints == {}:
+        trial.set_constraint(INFEASIBLE, 1.0)
+    return TrialState.PRUNED
 
 
 def _config(worker: Worker, trial: optuna.Trial, family: str, *, enqueued: bool) -> TrainConfig:

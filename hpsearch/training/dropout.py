@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from hpsearch.config import DropoutConfig, look_up
 from hpsearch.errors import ConfigError
@@ -23,6 +24,26 @@ class ScheduledDropout(nn.Dropout):
 
     def __init__(self) -> None:
         super().__init__(p=0.0)
+        self._rate: Tensor | None = None
+
+    def use_tensor(self, device: torch.device) -> None:
+        """Reads the rate from a tensor on `device` from now on, as steps in a CUDA graph have to:
+        numbers are fixed when they are captured.
+        """
+        self._rate = torch.tensor(self.p, device=device)
+
+    def set_rate(self, rate: float) -> None:
+        """Drops this share of the inputs from now on."""
+        self.p = rate
+        if self._rate is not None:
+            self._rate.fill_(rate)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        """As `nn.Dropout`: what is left is scaled so that its mean stays."""
+        if self._rate is None or not self.training:
+            return super().forward(input)
+        kept = torch.rand(input.shape, device=input.device) >= self._rate
+        return input * (kept / (1 - self._rate)).to(input.dtype)
 
 
 def _steps(moment: Moment, options: Mapping[str, Any]) -> float:
@@ -195,4 +216,4 @@ def set_dropout(model: nn.Module, rate: float, depth: str = "flat") -> None:
     share = _depth(depth).share
     places = [module for module in model.modules() if isinstance(module, ScheduledDropout)]
     for place, module in enumerate(places):
-        module.p = rate * share(place, len(places))
+        module.set_rate(rate * share(place, len(places)))

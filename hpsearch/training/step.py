@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hpsearch.config import Precision, TrainConfig
 from hpsearch.data.batches import TrainBatch
 from hpsearch.training.averaging import WeightAverage
+from hpsearch.training.dropout import ScheduledDropout
 from hpsearch.training.graph import GraphedStep
 from hpsearch.training.losses import BatchLoss
 from hpsearch.training.model import StagedModel
@@ -59,10 +60,13 @@ class Step:
         )
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average = WeightAverage(model, config.ema) if config.ema else None
-        self._run: Callable[[TrainBatch], StepResult] = self._change_weights
+        self._graphs = GraphedStep(self._change_weights, device) if graphed else None
         if graphed:
-            self._run = GraphedStep(self._change_weights, device)
             self._make_lr_tensors()
+        if graphed or config.execution == "compile":  # which would compile anew for each rate
+            for module in model.modules():
+                if isinstance(module, ScheduledDropout):
+                    module.use_tensor(device)
         self.highest_lr = base_lr(config.optimizer, config.batch_size)
 
     def _make_lr_tensors(self) -> None:
@@ -77,7 +81,7 @@ class Step:
                 group["lr"].fill_(lr * group["lr_scale"])
             else:
                 group["lr"] = lr * group["lr_scale"]
-        result = self._run(batch)
+        result = self._change_weights(batch) if self._graphs is None else self._graphs(batch)
         if self.average is not None:
             self.average.update()
         return result

@@ -201,8 +201,11 @@ class TestDepth:
         assert rates_in(model) == [0.0, 0.0, 0.3, 0.0]
 
 
-def test_the_rate_is_what_is_dropped() -> None:
+@pytest.mark.parametrize("tensor", [False, True])
+def test_the_rate_is_what_is_dropped(tensor: bool) -> None:
     scheduled = ScheduledDropout()
+    if tensor:
+        scheduled.use_tensor(torch.device("cpu"))
     ones = torch.ones(10_000)
     assert torch.equal(scheduled(ones), ones)
     set_dropout(scheduled, 0.25)
@@ -212,3 +215,22 @@ def test_the_rate_is_what_is_dropped() -> None:
     assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
     assert dropped.max().item() == pytest.approx(1 / 0.75)
     assert torch.equal(scheduled.eval()(ones), ones)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_rate_in_a_tensor_stays_where_it_is(dtype: torch.dtype) -> None:
+    scheduled = ScheduledDropout()
+    set_dropout(scheduled, 0.5)
+    scheduled.use_tensor(torch.device("cpu"))
+    (place,) = (v for v in vars(scheduled).values() if isinstance(v, torch.Tensor))
+    assert place.item() == 0.5
+    set_dropout(scheduled, 0.75)
+    assert place.item() == 0.75
+    ones = torch.ones(1000, 4, dtype=dtype, requires_grad=True)
+    with torch.random.fork_rng(devices=[]):
+        dropped = scheduled(ones)
+    assert dropped.dtype == dtype
+    assert set(dropped.flatten().tolist()) == {0.0, 4.0}
+    dropped.sum().backward()
+    assert torch.equal(ones.grad, dropped)
+    assert scheduled.state_dict() == {}  # checkpoints do not know of it

@@ -111,7 +111,11 @@ class TestFile:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
         for process in processes:
-            process.communicate("go\n", timeout=60)
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in processes:
+            process.communicate(timeout=60)
             assert process.returncode == 0
         tuning = Tuning(path)
         for name in "ab":
