@@ -77,9 +77,11 @@ class Fit:
     def _choice(self, config: TrainConfig, model: StagedModel, data: ResidentData) -> Choice:
         wanted = dataclasses.replace(self._spec.wanted, precision=self._pace.precision)
         steps = total_steps(data, config)
-        if not is_worth_probing(_LARGER * steps * self._pace.step_seconds):
-            usual = possible_settings(model, config, self._device, wanted)[0]
-            return Choice(setting=usual, source="rules")
+        settings = possible_settings(model, config, self._device, wanted)
+        worth = is_worth_probing(_LARGER * steps * self._pace.step_seconds)
+        if len(settings) == 1 or not worth:
+            forced = "auto" not in dataclasses.astuple(self._spec.wanted)
+            return Choice(setting=settings[0], source="forced" if forced else "rules")
         shape, classes = data.preprocessing.shape, len(data.classes)
         return choose_setting(
             model, config, shape, classes, self._device, steps=steps, wanted=wanted

@@ -39,6 +39,10 @@ from hpsearch.training.state import TrainingState
 from hpsearch.training.step import Step, autocast
 
 EVAL_BATCH_SIZE = 512
+"""On a CPU, where larger batches gain nothing."""
+
+_EVAL_BYTES = {"cpu": 2**26, "cuda": 2**28}
+"""Of a batch of images at most: what a model makes of them is many times as large."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -315,7 +319,7 @@ def outputs(
     """Logits float32 (N, classes) on the device; in smaller batches where memory is short."""
     device = images.labels.device
     model.eval()
-    size = EVAL_BATCH_SIZE
+    size = _eval_batch_size(device, preprocessing)
     while True:
         try:
             with torch.inference_mode(), autocast(device, precision):
@@ -329,3 +333,9 @@ def outputs(
             if size == 1 or not is_out_of_memory(error):
                 raise
         size //= 2
+
+
+def _eval_batch_size(device: torch.device, preprocessing: Preprocessing) -> int:
+    shape = preprocessing.shape
+    fitting = _EVAL_BYTES[device.type] // (4 * shape.height * shape.width * shape.channels)
+    return max(1, fitting if device.type == "cuda" else min(fitting, EVAL_BATCH_SIZE))

@@ -62,7 +62,7 @@ def windowed(matrix: Tensor | None, windows: Tensor, image: Sides) -> Tensor:
     inner = torch.zeros((len(windows), 3, 3), device=windows.device)
     inner[:, 0, 0], inner[:, 0, 2] = width / image[1], (2 * left + width) / image[1] - 1
     inner[:, 1, 1], inner[:, 1, 2] = height / image[0], (2 * top + height) / image[0] - 1
-    inner[:, 2, 2] = 1
+    inner[:, 2, 2].fill_(1)
     return inner if matrix is None else matrix @ inner
 
 
