@@ -126,7 +126,16 @@ def chosen(
     """`config` with the setting that the trainer's probe chooses."""
     shape = data.preprocessing.shape
     model = place(build_model(config, shape, CLASSES), device, "channels_last")
-    choice = choose_setting(model, config, shape, CLASSES, device, steps=LONG, tuning=tuning)
+    choice = choose_setting(
+        model,
+        config,
+        shape,
+        CLASSES,
+        device,
+        steps=LONG,
+        batch=config.batch_size,
+        tuning=tuning,
+    )
     return choice.setting.applied(config)
 
 

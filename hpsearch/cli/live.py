@@ -149,6 +149,8 @@ class PlainView:
                 self._line(f"{headline(event)}: {dataline(event)}")
                 for line in (*note_lines(event), *estimate_lines(event.estimates)):
                     self._line(line)
+            case TrialStarted(history=history) if history:
+                self._line(goes_on_line(event))
             case TrialFinished(trial=trial) if progress.record is not None:
                 record = progress.record
                 best, objective = record.leader(), record.objective
@@ -194,6 +196,8 @@ class LiveView:
         match event:
             case SearchStarted():
                 lines = [*note_lines(event), *estimate_lines(event.estimates)]
+            case TrialStarted(history=history) if history:
+                lines = [goes_on_line(event)]
             case TrialFinished(trial=trial) if trial.failure:
                 lines = [f"{trial.name} {trial.state}: {trial.failure}"]
             case TrialFinished(trial=trial) if trial.note:
@@ -286,6 +290,11 @@ class LiveView:
 def headline(started: SearchStarted) -> str:
     """The search's name, and whether it goes on."""
     return f"search {started.record.name}" + (", continued" if started.resumed else "")
+
+
+def goes_on_line(started: TrialStarted) -> str:
+    """Where a trial is taken up that was interrupted."""
+    return f"{started.name} goes on after epoch {len(started.history)} of {started.epochs}"
 
 
 def note_lines(started: SearchStarted) -> list[str]:

@@ -124,7 +124,11 @@ def search_cli(
             record = search(spec, runs=runs, device=device, watch=view.watch)
     except KeyboardInterrupt:
         command = shlex.join(["hpsearch", *sys.argv[1:]])
-        say(console, f"stopped; finished trials are stored. To go on: {command}")
+        say(
+            console,
+            "stopped; finished trials are stored, and the last saved state of the one that ran. "
+            f"To go on: {command}",
+        )
         raise typer.Exit(INTERRUPTED) from None
     _print_end(console, record)
     if not record.ranked() and (record.finished or record.count("infeasible")):

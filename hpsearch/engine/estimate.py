@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ from hpsearch.families import family_label, initial_model, resolve_config
 from hpsearch.training.memory import is_out_of_memory
 from hpsearch.training.model import StagedModel
 from hpsearch.training.probe import choose_setting, epoch_seconds
-from hpsearch.training.settings import Wanted, rule_setting
+from hpsearch.training.settings import rule_setting
 from hpsearch.training.trainer import Training
 
 
@@ -38,10 +39,20 @@ class Pace:
     epoch_seconds: float = 0.0
     step_seconds: float = 0.0
 
+    def decided(self) -> dict[str, Any]:
+        """What a search keeps of it, in plain JSON types."""
+        return {"precision": self.precision, "step_seconds": self.step_seconds}
+
 
 def total_steps(data: ResidentData, config: TrainConfig) -> int:
     """How many steps a training has."""
     return config.epochs * steps_per_epoch(epoch_size(data, config), config.batch_size)
+
+
+def largest_batch(data: ResidentData, config: TrainConfig) -> int:
+    """How many images the largest batch has: fewer than the batch size where there are no more."""
+    images = epoch_size(data, config)
+    return -(-images // steps_per_epoch(images, config.batch_size))
 
 
 def measure_families(
@@ -49,29 +60,26 @@ def measure_families(
     trials: Mapping[str, int],
     data: DataViews,
     device: torch.device,
-    stored: Mapping[str, Precision],
+    stored: Mapping[str, Pace],
 ) -> dict[str, Pace]:
-    """The pace of each family that has trials left, measured on what it tries first.
+    """The pace of each family, measured on what it tries first where it has trials left.
 
     Args:
         trials: by family, how many are left.
-        stored: the precisions of a search that exists, by family.
+        stored: what was decided for a search that exists, by family; it stays.
     """
     paces = {}
     for family, count in trials.items():
-        wanted = spec.wanted
-        if family_label(family) in stored:
-            wanted = dataclasses.replace(wanted, precision=stored[family_label(family)])
-        pace = Pace(precision=wanted.forced(rule_setting(device)).precision)
+        pace = stored.get(family_label(family))
         if count:
             # What cannot be trained is no reason not to search: its trial will say so.
             try:
-                pace = _measure(spec, family, count, data, device, wanted, pace.precision)
+                pace = _measure(spec, family, count, data, device, pace)
             except Exception as error:
                 known = isinstance(error, ConfigError) or is_out_of_memory(error)
                 if not known and not family.endswith(".py"):
                     raise  # a bug of ours; one in a user's own model is a failed trial
-        paces[family] = pace
+        paces[family] = pace or Pace(precision=spec.wanted.forced(rule_setting(device)).precision)
     return paces
 
 
@@ -81,27 +89,30 @@ def _measure(
     trials: int,
     data: DataViews,
     device: torch.device,
-    wanted: Wanted,
-    precision: Precision,
+    stored: Pace | None,
 ) -> Pace:
-    config = first_config(spec, family, data.shape, precision=precision)
+    wanted = spec.wanted
+    if stored is not None:
+        wanted = dataclasses.replace(wanted, precision=stored.precision)
+    usual = wanted.forced(rule_setting(device))
+    config = usual.applied(first_config(spec, family, data.shape, precision=usual.precision))
     view = data.view(config)
     model = _model(config, view)
     Training(model, view, config, device=device)  # refuses what it cannot train
-    choice = choose_setting(
-        model,
-        config,
-        view.preprocessing.shape,
-        len(view.classes),
-        device,
-        steps=trials * total_steps(view, config),
-        wanted=wanted,
-    )
-    return Pace(
-        precision=choice.setting.precision,
-        epoch_seconds=epoch_seconds(model, view, choice.setting.applied(config), device),
-        step_seconds=choice.step_seconds,
-    )
+    if stored is None:
+        choice = choose_setting(
+            model,
+            config,
+            view.preprocessing.shape,
+            len(view.classes),
+            device,
+            steps=trials * total_steps(view, config),
+            batch=largest_batch(view, config),
+            wanted=wanted,
+        )
+        config = choice.setting.applied(config)
+        stored = Pace(precision=config.precision, step_seconds=choice.step_seconds)
+    return dataclasses.replace(stored, epoch_seconds=epoch_seconds(model, view, config, device))
 
 
 def _model(config: TrainConfig, view: ResidentData) -> StagedModel:

@@ -18,6 +18,7 @@ from hpsearch.engine.storage import quiet_optuna
 from hpsearch.errors import InfeasibleError, SpaceError
 from hpsearch.families import build_model, initial_model, known_config, suggest_config
 from hpsearch.names import family_label
+from hpsearch.training.memory import is_out_of_memory
 from hpsearch.training.model import StagedModel
 from hpsearch.training.trainer import check_config
 
@@ -64,7 +65,11 @@ def why_infeasible(spec: StudySpec, family: str, development: DevelopmentData) -
         _check_enough(config, development)
         if family.endswith(".py"):
             _try_own(family, model, given, classes)
-    except InfeasibleError as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            return f"it does not fit into the memory ({' '.join(str(error).split())[:200]})"
+        if not isinstance(error, InfeasibleError):
+            raise
         if not _any_feasible(spec, family, development):
             raise InfeasibleError(
                 f"no configuration of {family_label(family)} that was tried fits the data: {error}"

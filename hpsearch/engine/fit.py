@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hpsearch.config import TrainConfig
 from hpsearch.data.resident import ResidentData
-from hpsearch.engine.estimate import Pace, total_steps
+from hpsearch.engine.estimate import Pace, largest_batch, total_steps
 from hpsearch.engine.spec import StudySpec
 from hpsearch.errors import InfeasibleError
 from hpsearch.training.model import StagedModel
@@ -65,11 +65,8 @@ class Fit:
         self._model = model_key(model, config, data.preprocessing.shape)
         if SETTING in self._trial.user_attrs:
             return config
-        choice = self._choice(config, model, data)
-        config = choice.setting.applied(config)
-        limit = self._study.user_attrs.get(self._limit_key(config))
-        if limit is not None and limit < config.batch_size:
-            config = self._in_parts(config, model, limit)
+        choice = self._choice(self._limited(config, model), model, data)
+        config = self._limited(choice.setting.applied(config), model)
         self._trial.set_user_attr(CONFIG, config.to_dict())
         self._trial.set_user_attr(SETTING, _record(choice, self._device))
         return config
@@ -84,8 +81,21 @@ class Fit:
             return Choice(setting=settings[0], source="forced" if forced else "rules")
         shape, classes = data.preprocessing.shape, len(data.classes)
         return choose_setting(
-            model, config, shape, classes, self._device, steps=steps, wanted=wanted
+            model,
+            config,
+            shape,
+            classes,
+            self._device,
+            steps=steps,
+            batch=largest_batch(data, config),
+            wanted=wanted,
         )
+
+    def _limited(self, config: TrainConfig, model: StagedModel) -> TrainConfig:
+        limit = self._study.user_attrs.get(self._limit_key(config))
+        if limit is None or limit >= config.batch_size:
+            return config
+        return self._in_parts(config, model, limit)
 
     def smaller(self, config: TrainConfig, model: StagedModel, data: ResidentData) -> TrainConfig:
         """`config` with parts of half the size, after the memory was not enough.
@@ -93,7 +103,8 @@ class Fit:
         Raises:
             InfeasibleError: one image does not fit.
         """
-        size = min(config.micro_batch or config.batch_size, config.batch_size)
+        whole = largest_batch(data, config)
+        size = min(config.micro_batch or whole, whole)
         if size == 1:
             shape = data.preprocessing.shape
             raise InfeasibleError(

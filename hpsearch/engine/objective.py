@@ -90,10 +90,10 @@ def run_trial(worker: Worker, study: optuna.Study, family: str, trial: optuna.Tr
         while (
             pruned := _attempt(worker, trial, name, config, model, data, files, history, reported)
         ) is None:
-            config = fit.smaller(config, model, data)
             reported = max(reported, len(history) - 1)
             history.clear()
             files.empty()
+            config = fit.smaller(config, model, data)
             release_memory(worker.device)
             model = initial_model(config, data.preprocessing.shape, len(data.classes))
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE

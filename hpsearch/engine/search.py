@@ -26,7 +26,7 @@ from hpsearch.engine.setup import (
     load_studies,
     peek,
     prepare_data,
-    stored_precisions,
+    stored_paces,
 )
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.storage import create_storage, open_storage
@@ -63,7 +63,7 @@ def plan(
         HpsearchError: as `search`.
     """
     spec, runs = spec or StudySpec(), Path(runs)
-    target = resolve_device(device)
+    target = _device(spec, device)
     existing = peek(runs, spec.name)
     data = prepare_data(spec, existing, runs, watch=watch)
     _check_writable(runs)
@@ -75,7 +75,7 @@ def plan(
             states[trial.family].append(trial.state)
         left = {f: left_to_do(states[family_label(f)], share) for f, share in left.items()}
     views = data.views(target, watch=watch)
-    paces = measure_families(spec, left, views, target, stored_precisions(existing))
+    paces = measure_families(spec, left, views, target, stored_paces(existing))
     return SearchPlan(
         spec=spec,
         device=str(target),
@@ -113,7 +113,7 @@ def search(
             right; the search was made with other settings; or it runs in another process.
     """
     spec, runs = spec or StudySpec(), Path(runs)
-    target = resolve_device(device)
+    target = _device(spec, device)
     keep_freed_memory()
     existing = peek(runs, spec.name)
     tell = watch or (lambda _: None)
@@ -137,11 +137,10 @@ def search(
                     family: _left(studies[family], share) if resumed else share
                     for family, share in spec.shares().items()
                 }
-                paces = measure_families(spec, left, views, target, stored_precisions(existing))
+                paces = measure_families(spec, left, views, target, stored_paces(existing))
                 if not resumed:
-                    precisions = {family: pace.precision for family, pace in paces.items()}
                     studies = create_studies(
-                        spec, data, storage, runs=runs, precisions=precisions, threads=threads
+                        spec, data, storage, runs=runs, paces=paces, threads=threads
                     )
                 worker = Worker(
                     spec=spec,
@@ -164,6 +163,15 @@ def search(
                 )
                 _run(worker, studies)
             return read_search(storage, runs, spec.name)
+
+
+def _device(spec: StudySpec, name: str) -> torch.device:
+    device = resolve_device(name)
+    if spec.execution == "graph" and device.type != "cuda":
+        raise SearchError(
+            f"execution graph is for CUDA graphs, but the device is {device}; use auto or eager"
+        )
+    return device
 
 
 def _run(worker: Worker, studies: dict[str, optuna.Study]) -> None:

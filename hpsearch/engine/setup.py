@@ -16,7 +16,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import NopPruner
 from optuna.storages import RDBStorage
 
-from hpsearch.config import Precision, WeightsConfig
+from hpsearch.config import WeightsConfig
 from hpsearch.data.checks.source import data_warnings
 from hpsearch.data.dataset import ImageDataset, ImageShape
 from hpsearch.data.decode import Progress
@@ -32,6 +32,7 @@ from hpsearch.data.splits import (
 )
 from hpsearch.data.store import Watch, load_dataset
 from hpsearch.data.views import DataViews
+from hpsearch.engine.estimate import Pace
 from hpsearch.engine.feasibility import why_infeasible
 from hpsearch.engine.records import SPLIT, objective_of, search_attrs, study_name
 from hpsearch.engine.samplers import make_pruner, make_sampler
@@ -218,7 +219,7 @@ def _check_same_search(
     objective = objective_of(stored).name
     if spec.objective != objective:
         differences.append(f"objective ({objective} then, {spec.objective} now)")
-    precisions = sorted(set(stored_precisions(existing).values()))
+    precisions = sorted({pace.precision for pace in stored_paces(existing).values()})
     if spec.precision != "auto" and [spec.precision] != precisions:
         differences.append(f"precision ({' and '.join(precisions)} then, {spec.precision} now)")
     if fingerprints["data"] != existing.attrs["fingerprints"]["data"]:
@@ -252,15 +253,16 @@ def _brief(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def stored_precisions(existing: Existing | None) -> dict[str, Precision]:
-    """By family, the precision in which a search trains that exists."""
+def stored_paces(existing: Existing | None) -> dict[str, Pace]:
+    """By family, what was decided for a search that exists: precision and measured step."""
     if existing is None:
         return {}
     attrs = existing.attrs
-    if "precisions" in attrs:
-        return dict(attrs["precisions"])
-    # In searches of the first version it was one for all.
-    return {family_label(family): attrs["precision"] for family in attrs["spec"]["families"]}
+    if "paces" in attrs:
+        return {family: Pace(**pace) for family, pace in attrs["paces"].items()}
+    # In searches of the first version the precision was one for all.
+    families = (family_label(family) for family in attrs["spec"]["families"])
+    return {family: Pace(precision=attrs["precision"]) for family in families}
 
 
 def create_studies(
@@ -269,7 +271,7 @@ def create_studies(
     storage: RDBStorage,
     *,
     runs: Path,
-    precisions: Mapping[str, Precision],
+    paces: Mapping[str, Pace],
     threads: int,
 ) -> dict[str, optuna.Study]:
     """Makes the study of each family, with the known-good settings waiting to be tried first.
@@ -298,7 +300,7 @@ def create_studies(
             "family": family_label(family),
             "data": dict(data.summary),
             "fingerprints": dict(data.fingerprints),
-            "precisions": {family_label(name): value for name, value in precisions.items()},
+            "paces": {family_label(name): pace.decided() for name, pace in paces.items()},
             "threads": threads,
         }
         for key, value in attrs.items():

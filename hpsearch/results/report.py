@@ -39,7 +39,9 @@ def report_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
             if trial.failure and trial.state != INFEASIBLE
         ],
         "notes": [
-            {"trial": trial.name, "note": trial.note} for trial in record.trials if trial.note
+            {"trial": trial.name, "note": trial.note}
+            for trial in record.trials
+            if trial.note and trial.state != INFEASIBLE
         ],
         "infeasible": [
             {"trial": trial.name, "reason": trial.failure}

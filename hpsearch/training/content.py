@@ -7,6 +7,8 @@ file (one flipped bit loads silently otherwise).
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -33,8 +35,18 @@ def write_content(path: Path, document: Mapping[str, Any], tensors: Mapping[str,
     state = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
     sha256 = _digest(document, state)
     content = {"document": json.dumps(document), "state": state, "sha256": sha256}
-    write_whole(path, lambda temporary: torch.save(content, temporary))
+    write_whole(path, functools.partial(_save, content=content))
     return sha256
+
+
+def _save(path: Path, *, content: dict[str, Any]) -> None:
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:  # what torch makes of a full disk
+        if "inline_container" not in str(error):
+            raise
+        reason = "a file could not be written whole: is the disk full?"
+        raise OSError(errno.ENOSPC, reason, str(path)) from None
 
 
 def read_content(

@@ -16,7 +16,8 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 # "could not create a primitive descriptor" is something else: oneDNN cannot do that.
 _MESSAGES = re.compile(
     "can't allocate memory|could not create a memory object|could not create a primitive$"
-    "|std::bad_alloc|CUDA error: out of memory|_STATUS_ALLOC_FAILED"
+    "|not enough memory: you tried to allocate|std::bad_alloc"
+    "|CUDA error: out of memory|_STATUS_ALLOC_FAILED"
 )
 
 

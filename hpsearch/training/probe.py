@@ -36,6 +36,9 @@ MARGIN = 0.1
 way each time.
 """
 
+_HOPELESS = 3
+"""A setting that needs so many times as long as the usual one is not tried again."""
+
 _ROUNDS = 2
 """At least, after the warm-up."""
 
@@ -75,6 +78,7 @@ def choose_setting(
     device: torch.device,
     *,
     steps: int,
+    batch: int,
     wanted: Wanted = Wanted(),  # noqa: B008 (frozen)
     tuning: Tuning | None = None,
 ) -> Choice:
@@ -86,6 +90,7 @@ def choose_setting(
         model: left as it is, but for what is frozen.
         shape: of the model's input.
         steps: how many will be run with this setting, in all trainings together.
+        batch: images of a step.
         wanted: what is not to be chosen.
         tuning: where measurements are remembered; by default the user's.
     """
@@ -95,17 +100,17 @@ def choose_setting(
         return Choice(setting=usual, source="rules" if wanted == Wanted() else "forced")
     tuning = tuning or Tuning()
     model.freeze(config.freeze_depth, config.freeze)
-    bench = _Bench(model, config, shape, classes, device)
+    bench = _Bench(model, config, shape, classes, device, batch)
     step_seconds, speeds = 0.0, dict[str, float]()
     try:
-        key = tuning_key("step", model, config, shape, device, also=str(usual))
+        key = tuning_key("step", model, config, shape, device, also=f"{usual}, {batch} images")
         speeds = _recalled(tuning, key, str(usual), lambda: bench.compare([usual], 0.0))
-        step_seconds = config.batch_size / speeds.pop(str(usual))
+        step_seconds = batch / speeds.pop(str(usual))
         seconds = steps * step_seconds
-        if seconds < WORTH * COMPILE_SECONDS:
+        if seconds < WORTH * COMPILE_SECONDS and wanted.execution == "auto":
             settings = [setting for setting in settings if setting.execution != "compile"]
         if is_worth_probing(seconds) and steps > WORTH * (_ROUNDS + 1) * len(settings):
-            key = tuning_key("settings", model, config, shape, device, also=str(settings))
+            key = tuning_key("all", model, config, shape, device, also=f"{settings}, {batch}")
             speeds = _recalled(
                 tuning, key, str(usual), lambda: bench.compare(settings, PROBE_SECONDS)
             )
@@ -125,12 +130,15 @@ def choose_setting(
 def _recalled(
     tuning: Tuning, key: str, usual: str, measure: Callable[[], dict[str, float]]
 ) -> dict[str, float]:
-    """What is remembered under `key`, or else measured now; the usual setting is in it."""
+    """What is remembered under `key`, or else measured now; the usual setting is in it. All
+    processes of a user go by what the first one remembered.
+    """
     found = tuning.get(key)
     if found is None or not found.get(usual, 0.0) > 0:
-        found = measure()
-        tuning.put(key, found)
-    return found
+        measured = measure()
+        tuning.put(key, measured, replace=found is not None)
+        found = tuning.get(key) or measured
+    return dict(found)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -142,30 +150,46 @@ class _Bench:
     shape: ImageShape
     classes: int
     device: torch.device
+    batch: int
 
     def compare(self, settings: Sequence[Setting], least_seconds: float) -> dict[str, float]:
         """By setting images a second, of those that run here. They take turns, so that
         whatever else the machine does disturbs all alike.
         """
+        usual = settings[0]
         timed: dict[Setting, _TimedStep] = {}
+        slowest = 0.0
         with seeded(0, self.device):
             for setting in settings:
                 try:
-                    config = setting.applied(self.config)
-                    step = _TimedStep(self.model, config, self.shape, self.classes, self.device)
+                    step = self._timed(setting)
                     step.seconds()  # libraries warm up
-                except Exception:
-                    if setting.execution == "eager" or setting == settings[0]:
+                    took = step.seconds()
+                except Exception as error:
+                    # Graphs and compilers have limits of their own; what does not fit beside the
+                    # others is not worth more.
+                    if setting == usual or not (
+                        setting.execution != "eager" or is_out_of_memory(error)
+                    ):
                         raise
-                    continue  # graphs and compilers have limits of their own
-                timed[setting] = step
+                    continue
+                if setting == usual:
+                    slowest = _HOPELESS * took
+                if took <= slowest:
+                    timed[setting] = step
             times: dict[Setting, list[float]] = {setting: [] for setting in timed}
             start, rounds = time.perf_counter(), 0
             while rounds < _ROUNDS or time.perf_counter() - start < least_seconds:
                 for setting, step in timed.items():
                     times[setting].append(step.seconds())
                 rounds += 1
-        return {str(s): self.config.batch_size / min(taken) for s, taken in times.items()}
+        return {str(s): self.batch / min(taken) for s, taken in times.items()}
+
+    def _timed(self, setting: Setting) -> _TimedStep:
+        config = setting.applied(self.config)
+        return _TimedStep(
+            self.model, config, self.shape, self.classes, self.device, batch=self.batch
+        )
 
 
 class _TimedStep:
@@ -178,6 +202,8 @@ class _TimedStep:
         shape: ImageShape,
         classes: int,
         device: torch.device,
+        *,
+        batch: int,
     ) -> None:
         copied = place(copy.deepcopy(model), device, config.memory_format)
         copied.freeze(config.freeze_depth, config.freeze).train()
@@ -185,11 +211,10 @@ class _TimedStep:
         self._lr = config.optimizer.lr
         counts = torch.ones(classes, dtype=torch.int64, device=device)
         self._step = Step(copied, config, counts, device)
-        n = config.batch_size
-        images = torch.randn(n, shape.channels, shape.height, shape.width, device=device)
+        images = torch.randn(batch, shape.channels, shape.height, shape.width, device=device)
         if config.memory_format == "channels_last":
             images = images.contiguous(memory_format=torch.channels_last)
-        self._batch = TrainBatch(images, torch.arange(n, device=device) % classes)
+        self._batch = TrainBatch(images, torch.arange(batch, device=device) % classes)
         if config.execution == "graph":
             for _ in range(4):  # runs as it is, three times, and is captured
                 self._step(self._batch, self._lr)

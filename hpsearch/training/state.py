@@ -6,8 +6,8 @@ one is found; the one before is kept for that case.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -24,6 +24,7 @@ from hpsearch.training.epoch import EpochResult
 
 FORMAT = "hpsearch-training-state-1"
 
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"state-(\d+)\.pt")
 
 
@@ -164,8 +165,12 @@ class StateFiles:
     def whole(self) -> Iterator[TrainingState]:
         """The states whose files are whole, the newest first."""
         for path in self._files().values():
-            with contextlib.suppress(CheckpointError):
-                yield load_state(path)
+            try:
+                state = load_state(path)
+            except CheckpointError as error:
+                _log.warning("%s; going on from an earlier state", error)
+            else:
+                yield state
 
     def clear(self) -> None:
         """Removes all of them."""

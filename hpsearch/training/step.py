@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hpsearch.config import Precision, TrainConfig
 from hpsearch.data.batches import TrainBatch
+from hpsearch.errors import ConfigError
 from hpsearch.training.averaging import WeightAverage
 from hpsearch.training.dropout import ScheduledDropout
 from hpsearch.training.graph import GraphedStep
@@ -53,17 +54,22 @@ class Step:
         self._loss = BatchLoss(config, class_counts)
         self._forward: Callable[[Tensor], Tensor] = model
         graphed = config.execution == "graph" and device.type == "cuda"
-        if config.execution == "compile":
+        self._compiled = config.execution == "compile"
+        if self._compiled:
+            from torch import _dynamo  # imported late: it takes seconds
+
+            # All models share their code: after some, torch would silently not compile any more.
+            _dynamo.reset()
             self._forward = torch.compile(model)
         self.optimizer = build_optimizer(
             model, config.optimizer, batch_size=config.batch_size, capturable=graphed
         )
         self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average = WeightAverage(model, config.ema) if config.ema else None
-        self._graphs = GraphedStep(self._change_weights, device) if graphed else None
+        self._graphs = GraphedStep(device) if graphed else None
         if graphed:
             self._make_lr_tensors()
-        if graphed or config.execution == "compile":  # which would compile anew for each rate
+        if graphed or self._compiled:  # which would compile anew for each rate
             for module in model.modules():
                 if isinstance(module, ScheduledDropout):
                     module.use_tensor(device)
@@ -81,7 +87,12 @@ class Step:
                 group["lr"].fill_(lr * group["lr_scale"])
             else:
                 group["lr"] = lr * group["lr_scale"]
-        result = self._change_weights(batch) if self._graphs is None else self._graphs(batch)
+        if self._graphs is not None:
+            result = self._graphs(self._change_weights, batch)
+        elif self._compiled:
+            result = self._change_weights_compiled(batch)
+        else:
+            result = self._change_weights(batch)
         if self.average is not None:
             self.average.update()
         return result
@@ -92,6 +103,17 @@ class Step:
         self.optimizer.load_state_dict(dict(state))
         if tensors:
             self._make_lr_tensors()
+
+    def _change_weights_compiled(self, batch: TrainBatch) -> StepResult:
+        from torch._dynamo.exc import TorchDynamoException
+
+        try:
+            return self._change_weights(batch)
+        except TorchDynamoException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                f"execution compile does not work here ({reason[:200]}); use execution eager"
+            ) from error
 
     def _change_weights(self, batch: TrainBatch) -> StepResult:
         self.optimizer.zero_grad(set_to_none=True)

@@ -145,8 +145,9 @@ class Training:
             return
         if smallest > 1:
             raise InfeasibleError(
-                f"of batch_size {config.batch_size} only one image at a time fits into the memory "
-                "of the device, and BatchNorm cannot learn from one"
+                f"parts of {config.micro_batch} of a batch of {config.batch_size} images are what "
+                "fits into the memory of the device; one of them would have a single image, and "
+                "BatchNorm cannot learn from one"
             )
         raise ConfigError(
             f"batch_size {config.batch_size} gives batches of one image of the {self._images} "

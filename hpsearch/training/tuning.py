@@ -35,19 +35,22 @@ class Tuning:
 
     def get(self, key: str) -> dict[str, float] | None:
         """What was put there under `key`, or None."""
-        found = self._read().get(key)
-        if not isinstance(found, dict) or not all(
-            isinstance(number, float) for number in found.values()
-        ):
-            return None
-        return found
+        return _row(self._read().get(key))
 
-    def put(self, key: str, value: Mapping[str, float]) -> None:
-        """Keeps `value` where that is possible."""
-        with contextlib.suppress(OSError):
+    def put(self, key: str, value: Mapping[str, float], *, replace: bool = False) -> None:
+        """Keeps `value` where that is possible, and where another process was not first.
+
+        Args:
+            replace: what is there is of no use.
+        """
+        # Some file systems have no locks.
+        with contextlib.suppress(OSError, NotImplementedError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(f"{self._path}.lock"):
-                rows = [*self._read().items(), (key, dict(value))][-MOST_ROWS:]
+            with filelock.FileLock(f"{self._path}.lock", timeout=5):
+                known = self._read()
+                if _row(known.get(key)) is not None and not replace:
+                    return
+                rows = [*known.items(), (key, dict(value))][-MOST_ROWS:]
                 content = json.dumps(dict(rows), indent=1).encode()
                 write_whole(self._path, functools.partial(_write, content=content))
 
@@ -57,6 +60,13 @@ class Tuning:
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def _row(value: object) -> dict[str, float] | None:
+    """`value`, where it is what `put` takes."""
+    if not isinstance(value, dict) or not all(isinstance(n, float) for n in value.values()):
+        return None
+    return value
 
 
 def _write(path: Path, *, content: bytes) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from hpsearch import StudySpec, plan, search
-from hpsearch.config import Precision, TrainConfig
+from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.splits import SplitSpec, development_data, make_split
 from hpsearch.data.views import DataViews
@@ -64,7 +65,7 @@ def measured(
     views: DataViews,
     *families: str,
     left: Mapping[str, int] | None = None,
-    stored: Mapping[str, Precision] | None = None,
+    stored: Mapping[str, Pace] | None = None,
     **changes: Any,
 ) -> dict[str, Pace]:
     spec = StudySpec(families=families, trials=len(families) * 2, epochs=2, **changes)
@@ -77,8 +78,10 @@ def fake_choice(
     """Notes what is asked for, and chooses without measuring."""
     asked: list[dict[str, Any]] = []
 
-    def choice(_: Any, config: TrainConfig, *args: Any, steps: int, wanted: Wanted) -> Choice:
-        asked.append({"config": config, "steps": steps, "wanted": wanted})
+    def choice(
+        _: Any, config: TrainConfig, *args: Any, steps: int, batch: int, wanted: Wanted
+    ) -> Choice:
+        asked.append({"config": config, "steps": steps, "batch": batch, "wanted": wanted})
         return Choice(setting=choose(config, wanted), source="probe", step_seconds=0.25)
 
     monkeypatch.setattr(estimate, "choose_setting", choice)
@@ -136,11 +139,23 @@ class TestMeasuring:
                 Setting(precision="fp32", memory_format="channels_last")
             ),
         )
-        paces = measured(views, "logistic", "mlp", stored={"mlp": "bf16"})
-        assert (paces["logistic"].precision, paces["mlp"].precision) == ("fp32", "bf16")
-        assert [row["wanted"].precision for row in asked] == ["auto", "bf16"]
-        done = measured(views, "mlp", left={"mlp": 0}, stored={"mlp": "bf16"})
-        assert done["mlp"].precision == "bf16"
+        decided = {"mlp": Pace(precision="bf16", step_seconds=0.125)}
+        paces = measured(views, "logistic", "mlp", stored=decided)
+        assert paces["logistic"].precision == "fp32"
+        assert [row["config"].family for row in asked] == ["logistic"]  # what is decided stays
+        assert paces["mlp"] == dataclasses.replace(decided["mlp"], epoch_seconds=20.0)
+        done = measured(views, "mlp", left={"mlp": 0}, stored=decided)
+        assert done == decided
+
+    def test_a_batch_has_no_more_images_than_there_are(
+        self, views: DataViews, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = fake_choice(
+            monkeypatch, lambda *_: Setting(precision="fp32", memory_format="channels_last")
+        )
+        measured(views, "mlp", overrides={"batch_size": 4096})
+        measured(views, "mlp", overrides={"batch_size": 100})
+        assert [row["batch"] for row in asked] == [180, 90]
 
     def test_what_the_user_wants_is_asked_for(
         self, views: DataViews, monkeypatch: pytest.MonkeyPatch

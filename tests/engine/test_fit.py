@@ -409,7 +409,9 @@ class Probe:
         monkeypatch.setattr(estimate, "choose_setting", self.choose)
         monkeypatch.setattr(fit, "choose_setting", self.choose)
 
-    def choose(self, _: Any, config: TrainConfig, *args: Any, steps: int, wanted: Wanted) -> Choice:
+    def choose(
+        self, _: Any, config: TrainConfig, *args: Any, steps: int, batch: int, wanted: Wanted
+    ) -> Choice:
         self.asked.append((config.family, wanted))
         setting = self.setting if config.family == self.family else FP32
         speeds = {str(FP32): 50.0, str(setting): 100.0}
@@ -489,8 +491,7 @@ class TestSettings:
         record = search(SETTINGS, runs=tmp_path, device="cpu", watch=watch)
         assert watch.attempts == [[0, 1], [1], [0, 1]]  # cnn-0 went on
         assert [wanted.precision for _, wanted in probe.asked] == [
-            *["fp32", "bf16"],
-            "bf16",  # cnn-1; of cnn-0 it is decided
+            "bf16",  # cnn-1; of the families and of cnn-0 it is decided
         ]
         assert settings_of(record, "logistic") == [FP32, FP32]
         first, second = settings_of(record, "cnn")
@@ -517,7 +518,7 @@ class TestSettings:
         probe.asked.clear()
         record = search(spec, runs=tmp_path / "runs", device="cpu")
         trial = record.trials[0]
-        assert len(probe.asked) == 1  # for the estimate, not for the trial
+        assert probe.asked == []  # it is decided
         assert settings_of(record, "cnn") == [contiguous]
         assert attrs_of(record, "cnn")[0]["setting"] == "fp32 NCHW"
         assert weights(trial) == weights(whole)

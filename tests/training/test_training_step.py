@@ -32,8 +32,8 @@ from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.data.resident import ResidentData, ResidentImages
 from hpsearch.errors import ConfigError, InfeasibleError
 from hpsearch.families import build_model
-from hpsearch.training import trainer
-from hpsearch.training.graph import GraphedStep, _Captured
+from hpsearch.training import graph, trainer
+from hpsearch.training.graph import GraphedStep, TakeStep, _Captured
 from hpsearch.training.losses import LOSSES
 from hpsearch.training.model import StagedModel, place
 from hpsearch.training.optimizers import OPTIMIZERS, OptimizerInfo, build_optimizer
@@ -555,7 +555,7 @@ class TestBatchNormAndSmallParts:
         next(train(model, data, config, device=CPU))
 
     def test_one_image_at_a_time_is_infeasible(self, tiny_digits: ResidentData) -> None:
-        with pytest.raises(InfeasibleError, match="only one image at a time"):
+        with pytest.raises(InfeasibleError, match="one of them would have a single image"):
             self.check(tiny_digits, micro_batch=1)
         plain = {**MLP.options, "batch_norm": False}
         self.check(tiny_digits, micro_batch=1, options=plain)
@@ -718,23 +718,23 @@ class FakeGraph:
 def test_what_is_replayed_works_on_the_batch_that_is_given(
     monkeypatch: pytest.MonkeyPatch, mixed: bool
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "Stream", lambda _: None)
+    monkeypatch.setattr(graph, "_stream", lambda _: None)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
-    monkeypatch.setattr(GraphedStep, "_aside", lambda self, batch: self._step(batch))
+    monkeypatch.setattr(GraphedStep, "_aside", lambda _, step, batch: step(batch))
     graphs: list[FakeGraph] = []
 
-    def capture(self: GraphedStep, batch: TrainBatch) -> _Captured:
-        graphs.append(FakeGraph(self._step))
+    def capture(_: GraphedStep, step: TakeStep, batch: TrainBatch) -> _Captured:
+        graphs.append(FakeGraph(step))
         return graphs[-1].capture(batch)
 
     monkeypatch.setattr(GraphedStep, "_capture", capture)
     models = [conv_model(), conv_model()]
     eager, inner = (Step(model, CONFIG, COUNTS, CPU) for model in models)
-    graphed = GraphedStep(inner._change_weights, CPU)
+    graphed = GraphedStep(CPU)
     kept = []
     for number, n in enumerate([8, 8, 8, 8, 7, 8, 7, 7, 7, 8, 7]):
         batch = random_batch(n, mixed=mixed, seed=number)
-        found, expected = graphed(batch), eager(batch, 0.5)
+        found, expected = graphed(inner._change_weights, batch), eager(batch, 0.5)
         kept += [(found, expected)]
     # 8, 8, 8 as they are, then three replays; 7, 7, 7, and two.
     assert [graph.replays for graph in graphs] == [3, 2]

@@ -37,7 +37,9 @@ class TestFile:
         assert Tuning(path).get("one") == ROW
         assert Tuning(path).get("two") == {"a": 2.0}
         assert Tuning(path).get("three") is None
-        Tuning(path).put("one", {"b": 3.0})
+        Tuning(path).put("one", {"b": 3.0})  # all go by what the first process measured
+        assert Tuning(path).get("one") == ROW
+        Tuning(path).put("one", {"b": 3.0}, replace=True)
         assert Tuning(path).get("one") == {"b": 3.0}
 
     def test_by_default_it_is_in_the_users_cache(self) -> None:
