@@ -47,7 +47,7 @@ from hpsearch.data.batches import train_batches
 from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.data.resident import ResidentData, ResidentImages
 from hpsearch.families import build_model
-from hpsearch.training.device import resolve_device
+from hpsearch.training.device import resolve_device, wait_for
 from hpsearch.training.layers import layer_table, totals
 from hpsearch.training.memory import keep_freed_memory
 from hpsearch.training.model import place
@@ -139,16 +139,11 @@ def chosen(
     return choice.setting.applied(config)
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def seconds(run: Callable[[], object], device: torch.device) -> float:
-    wait(device)
+    wait_for(device)
     start = time.perf_counter()
     run()
-    wait(device)
+    wait_for(device)
     return time.perf_counter() - start
 
 

@@ -81,6 +81,12 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return -(-n // batch_size)
 
 
+def batch_sizes(n: int, batch_size: int) -> tuple[int, int]:
+    """How many of `n` images the smallest and the largest of these batches have."""
+    steps = steps_per_epoch(n, batch_size)
+    return n // steps, -(-n // steps)
+
+
 def eval_batches(
     images: ResidentImages,
     preprocessing: Preprocessing,

@@ -148,8 +148,7 @@ class Preprocessing(JsonConfig):
         last = memory_format == "channels_last"
         if images.shape[1] != self.channels:
             repeated = images.expand(-1, self.channels, -1, -1)
-            order = torch.channels_last if last else torch.contiguous_format
-            images = repeated.contiguous(memory_format=order)
+            images = repeated.contiguous(memory_format=torch_format(memory_format))
         # As one row of numbers an image, several times as fast as with constants for a channel.
         in_memory = images.permute(0, 2, 3, 1) if last else images
         pixels = images.shape[2] * images.shape[3]
@@ -159,6 +158,11 @@ class Preprocessing(JsonConfig):
         rows = torch.addcmul(shift, in_memory.reshape(len(images), -1), scale)
         normalised = rows.view(in_memory.shape)
         return normalised.permute(0, 3, 1, 2) if last else normalised
+
+
+def torch_format(memory_format: MemoryFormat) -> torch.memory_format:
+    """What torch calls it."""
+    return torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
 
 
 def normalisation(name: str) -> Normalisation:

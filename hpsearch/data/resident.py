@@ -17,7 +17,7 @@ from torch import Tensor
 from hpsearch.config import MemoryFormat
 from hpsearch.data.dataset import CHUNK_BYTES, ImagePart
 from hpsearch.data.prefetch import prefetched
-from hpsearch.data.preprocessing import Preprocessing, cut_centre
+from hpsearch.data.preprocessing import Preprocessing, cut_centre, torch_format
 from hpsearch.data.splits import DevelopmentData
 
 
@@ -134,9 +134,7 @@ def _as_input(images: Tensor, crop: tuple[int, int] | None, memory_format: Memor
     """uint8 NHWC images as `ResidentImages.batch` gives them."""
     if crop is not None:
         images = cut_centre(images, crop)
-    images = images.permute(0, 3, 1, 2)
-    if memory_format == "contiguous":
-        images = images.contiguous()
+    images = images.permute(0, 3, 1, 2).contiguous(memory_format=torch_format(memory_format))
     return images.float() / 255.0
 
 

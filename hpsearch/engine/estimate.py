@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hpsearch.config import Precision, TrainConfig
-from hpsearch.data.batches import epoch_size, steps_per_epoch
+from hpsearch.data.batches import batch_sizes, epoch_size, steps_per_epoch
 from hpsearch.data.resident import ResidentData
 from hpsearch.data.views import DataViews
 from hpsearch.engine.events import FamilyEstimate
@@ -51,8 +51,7 @@ def total_steps(data: ResidentData, config: TrainConfig) -> int:
 
 def largest_batch(data: ResidentData, config: TrainConfig) -> int:
     """How many images the largest batch has: fewer than the batch size where there are no more."""
-    images = epoch_size(data, config)
-    return -(-images // steps_per_epoch(images, config.batch_size))
+    return batch_sizes(epoch_size(data, config), config.batch_size)[1]
 
 
 def measure_families(

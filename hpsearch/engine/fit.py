@@ -11,21 +11,19 @@ from typing import Any
 
 import optuna
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from hpsearch.config import TrainConfig
 from hpsearch.data.resident import ResidentData
 from hpsearch.engine.estimate import Pace, largest_batch, total_steps
+from hpsearch.engine.records import CONFIG, NOTE
 from hpsearch.engine.spec import StudySpec
 from hpsearch.errors import InfeasibleError
-from hpsearch.training.model import StagedModel
+from hpsearch.training.model import StagedModel, learns_statistics
 from hpsearch.training.probe import Choice, choose_setting, is_worth_probing
 from hpsearch.training.settings import Setting, possible_settings
 from hpsearch.training.tuning import device_name, model_key
 
-CONFIG = "config"
 SETTING = "setting"
-NOTE = "note"
 
 _LARGER = 3
 """A trial's model may need so many times what the family's first one needs."""
@@ -65,9 +63,9 @@ class Fit:
         self._model = model_key(model, config, data.preprocessing.shape)
         if SETTING in self._trial.user_attrs:
             return config
-        choice = self._choice(self._limited(config, model), model, data)
-        config = self._limited(choice.setting.applied(config), model)
-        self._trial.set_user_attr(CONFIG, config.to_dict())
+        choice = self._choice(self._limited(config), model, data)
+        config = self._limited(choice.setting.applied(config))
+        self._store(config, model)
         self._trial.set_user_attr(SETTING, _record(choice, self._device))
         return config
 
@@ -91,11 +89,11 @@ class Fit:
             wanted=wanted,
         )
 
-    def _limited(self, config: TrainConfig, model: StagedModel) -> TrainConfig:
+    def _limited(self, config: TrainConfig) -> TrainConfig:
         limit = self._study.user_attrs.get(self._limit_key(config))
         if limit is None or limit >= config.batch_size:
             return config
-        return self._in_parts(config, model, limit)
+        return dataclasses.replace(config, micro_batch=limit)
 
     def smaller(self, config: TrainConfig, model: StagedModel, data: ResidentData) -> TrainConfig:
         """`config` with parts of half the size, after the memory was not enough.
@@ -113,23 +111,23 @@ class Fit:
             )
         limit = size // 2
         self._study.set_user_attr(self._limit_key(config), limit)
-        config = self._in_parts(config, model, limit)
-        self._trial.set_user_attr(CONFIG, config.to_dict())
+        config = dataclasses.replace(config, micro_batch=limit)
+        self._store(config, model)
         return config
 
     def _limit_key(self, config: TrainConfig) -> str:
         """Under what the study remembers how many images of the model fit at once."""
         return f"fits:{self._model}:{Setting.of(config)}"
 
-    def _in_parts(self, config: TrainConfig, model: StagedModel, limit: int) -> TrainConfig:
-        # Frozen ones see nothing.
-        norms = any(isinstance(m, _BatchNorm) and m.training for m in model.train().modules())
-        self._trial.set_user_attr(
-            NOTE,
-            f"batches of {config.batch_size} images are taken in parts of at most {limit}, since "
-            "more did not fit into the memory" + ("; BatchNorm sees the parts" if norms else ""),
-        )
-        return dataclasses.replace(config, micro_batch=limit)
+    def _store(self, config: TrainConfig, model: StagedModel) -> None:
+        self._trial.set_user_attr(CONFIG, config.to_dict())
+        if config.micro_batch:
+            norms = "; BatchNorm sees the parts" if learns_statistics(model) else ""
+            self._trial.set_user_attr(
+                NOTE,
+                f"batches of {config.batch_size} images are taken in parts of at most "
+                f"{config.micro_batch}, since more did not fit into the memory{norms}",
+            )
 
 
 def _record(choice: Choice, device: torch.device) -> dict[str, Any]:

@@ -17,9 +17,11 @@ from hpsearch.data.resident import ResidentData
 from hpsearch.data.views import DataViews
 from hpsearch.engine.estimate import Pace
 from hpsearch.engine.events import EpochFinished, Event, TrialFinished, TrialStarted
-from hpsearch.engine.fit import CONFIG, Fit
+from hpsearch.engine.fit import Fit
 from hpsearch.engine.records import (
     BATCHES,
+    CONFIG,
+    FAILURE,
     HISTORY,
     INFEASIBLE,
     TrialRecord,
@@ -38,8 +40,6 @@ from hpsearch.training.memory import is_out_of_memory, release_memory
 from hpsearch.training.model import StagedModel, parameter_counts
 from hpsearch.training.objectives import Objective, objective_info
 from hpsearch.training.trainer import Training, derive_seed
-
-_FAILURE = "failure"
 
 # What a checkpoint tells of its epoch: the same in every repetition.
 _METRICS = tuple(
@@ -100,7 +100,7 @@ def run_trial(worker: Worker, study: optuna.Study, family: str, trial: optuna.Tr
     except InfeasibleError as error:
         state = _keep_away(trial, stored, str(error))
     except NonFiniteLossError as error:
-        trial.set_user_attr(_FAILURE, " ".join(str(error).split()))
+        trial.set_user_attr(FAILURE, " ".join(str(error).split()))
         prune = worker.spec.non_finite == "prune"
         state = TrialState.PRUNED if prune else TrialState.FAIL
     except Exception as error:
@@ -109,7 +109,7 @@ def run_trial(worker: Worker, study: optuna.Study, family: str, trial: optuna.Tr
         if is_out_of_memory(error):  # before the first step: no smaller parts would help
             state = _keep_away(trial, stored, f"the model alone does not fit into memory: {text}")
         elif known or family.endswith(".py"):
-            trial.set_user_attr(_FAILURE, " ".join(text.split()))
+            trial.set_user_attr(FAILURE, " ".join(text.split()))
             state = TrialState.FAIL
         else:
             raise  # a bug of ours; one in a user's own model is a failed trial

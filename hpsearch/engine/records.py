@@ -22,7 +22,10 @@ CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
 BATCHES = "batches.csv"
 SPLIT = "split.npz"
+CONFIG = "config"
+FAILURE = "failure"
 INFEASIBLE = "infeasible"
+NOTE = "note"
 FINISHED = ("complete", "pruned", "failed")
 """What counts as one of the trials that were asked for; infeasible ones never trained."""
 
@@ -236,7 +239,7 @@ def trial_record(
 ) -> TrialRecord:
     """Reads one trial of a family's study; `objective` is the search's."""
     attrs = trial.user_attrs
-    config = attrs.get("config")
+    config = attrs.get(CONFIG)
     return TrialRecord(
         runs=runs,
         search=search,
@@ -257,8 +260,8 @@ def trial_record(
         epochs=attrs.get("epochs", len(trial.intermediate_values)),
         seconds=attrs.get("seconds", 0.0),
         parameters=attrs.get("parameters", 0),
-        failure=attrs.get("failure", attrs.get(INFEASIBLE, "")),
-        note=attrs.get("note", ""),
+        failure=attrs.get(FAILURE, attrs.get(INFEASIBLE, "")),
+        note=attrs.get(NOTE, ""),
         folder=trial_folder(runs, search, family, trial.number),
     )
 

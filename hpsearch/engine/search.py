@@ -161,7 +161,7 @@ def search(
                         warnings=data.warnings,
                     )
                 )
-                _run(worker, studies)
+                _run(worker, studies, left)
             return read_search(storage, runs, spec.name)
 
 
@@ -174,12 +174,11 @@ def _device(spec: StudySpec, name: str) -> torch.device:
     return device
 
 
-def _run(worker: Worker, studies: dict[str, optuna.Study]) -> None:
-    """Runs trials of the families in turn until each has its share."""
+def _run(worker: Worker, studies: dict[str, optuna.Study], left: dict[str, int]) -> None:
+    """Runs trials of the families in turn until each has its share; `left` to do are so many."""
     shares = worker.spec.shares()
     for family, study in studies.items():  # after an interruption, or with another --keep
         drop_checkpoints(worker, study, family)
-    left = {family: _left(studies[family], share) for family, share in shares.items()}
     while any(left.values()):
         for family in (name for name in shares if left[name]):
             run_trial(worker, studies[family], family, _next_trial(studies[family]))

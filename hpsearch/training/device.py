@@ -1,4 +1,4 @@
-"""Which device trains."""
+"""The device that trains."""
 
 from __future__ import annotations
 
@@ -30,3 +30,9 @@ def resolve_device(name: str) -> torch.device:
             )
         return torch.device("cuda", device.index or 0)
     return device
+
+
+def wait_for(device: torch.device) -> None:
+    """Returns when `device` has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

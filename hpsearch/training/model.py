@@ -9,8 +9,10 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hpsearch.config import MemoryFormat
+from hpsearch.data.preprocessing import torch_format
 from hpsearch.errors import ConfigError
 
 
@@ -93,9 +95,15 @@ class StagedModel(nn.Module):
 
 def place(model: StagedModel, device: torch.device, memory_format: MemoryFormat) -> StagedModel:
     """`model` on `device`, its kernels in this order in memory."""
-    order = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+    order = torch_format(memory_format)
     placed: StagedModel = model.to(device=device, memory_format=order)  # type: ignore[call-overload]
     return placed
+
+
+def learns_statistics(model: StagedModel) -> bool:
+    """Whether a BatchNorm in `model` learns from batches in training; frozen ones do not."""
+    modules = model.train().modules()
+    return any(isinstance(module, _BatchNorm) and module.training for module in modules)
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:

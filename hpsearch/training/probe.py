@@ -14,7 +14,9 @@ import torch
 from hpsearch.config import TrainConfig
 from hpsearch.data.batches import TrainBatch, epoch_size, steps_per_epoch, train_batches
 from hpsearch.data.dataset import ImageShape
+from hpsearch.data.preprocessing import torch_format
 from hpsearch.data.resident import ResidentData
+from hpsearch.training.device import wait_for
 from hpsearch.training.memory import is_out_of_memory
 from hpsearch.training.model import StagedModel, place
 from hpsearch.training.settings import Setting, Wanted, possible_settings
@@ -57,12 +59,6 @@ class Choice:
     source: Literal["forced", "rules", "probe"]
     step_seconds: float = 0.0
     images_per_second: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    @property
-    def speedup(self) -> float:
-        """How many times as fast as the usual setting the chosen one is."""
-        speed = self.images_per_second.get(str(self.setting))
-        return speed / next(iter(self.images_per_second.values())) if speed else 1.0
 
 
 def is_worth_probing(seconds: float) -> bool:
@@ -212,8 +208,7 @@ class _TimedStep:
         counts = torch.ones(classes, dtype=torch.int64, device=device)
         self._step = Step(copied, config, counts, device)
         images = torch.randn(batch, shape.channels, shape.height, shape.width, device=device)
-        if config.memory_format == "channels_last":
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch_format(config.memory_format))
         self._batch = TrainBatch(images, torch.arange(batch, device=device) % classes)
         if config.execution == "graph":
             for _ in range(4):  # runs as it is, three times, and is captured
@@ -221,10 +216,10 @@ class _TimedStep:
 
     def seconds(self) -> float:
         """Takes one step."""
-        _wait_for(self._device)
+        wait_for(self._device)
         start = time.perf_counter()
         self._step(self._batch, self._lr)
-        _wait_for(self._device)
+        wait_for(self._device)
         return time.perf_counter() - start
 
 
@@ -255,7 +250,7 @@ def epoch_seconds(
     for _ in range(2):
         start = time.perf_counter()
         outputs(model, part, data.preprocessing, config.precision, config.memory_format)
-        _wait_for(device)
+        wait_for(device)
         took.append(time.perf_counter() - start)
     return steps * each + min(took) * len(data.val) / len(part)
 
@@ -270,14 +265,9 @@ def _timed_steps(
     begin = start = time.perf_counter()
     for number, batch in enumerate(train_batches(data, config, generator), start=1):
         step(batch, config.optimizer.lr)
-        _wait_for(generator.device)
+        wait_for(generator.device)
         now = time.perf_counter()
         yield now - start
         if number >= 3 and now - begin > at_most:
             return
         start = time.perf_counter()
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

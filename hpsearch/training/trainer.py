@@ -18,11 +18,16 @@ from collections.abc import Generator, Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from hpsearch.config import MemoryFormat, Precision, TrainConfig
 from hpsearch.data.augment import check_augmentations
-from hpsearch.data.batches import epoch_size, eval_batches, steps_per_epoch, train_batches
+from hpsearch.data.batches import (
+    batch_sizes,
+    epoch_size,
+    eval_batches,
+    steps_per_epoch,
+    train_batches,
+)
 from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.data.resident import ResidentData, ResidentImages
 from hpsearch.errors import ConfigError, InfeasibleError, NonFiniteLossError
@@ -30,7 +35,7 @@ from hpsearch.training.dropout import check_dropout, dropout_rate, set_dropout
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.losses import check_loss
 from hpsearch.training.memory import is_out_of_memory
-from hpsearch.training.model import StagedModel, place
+from hpsearch.training.model import StagedModel, learns_statistics, place
 from hpsearch.training.objectives import objective_info
 from hpsearch.training.optimizers import check_optimizer
 from hpsearch.training.schedules import check_schedule, lr_factor
@@ -134,16 +139,13 @@ class Training:
 
     def _check_batches(self) -> None:
         """BatchNorm cannot learn from one image."""
-        config, smallest = self._config, self._images // self._steps
+        config = self._config
+        sizes = batch_sizes(self._images, config.batch_size)
         # The larger batches can have the smaller parts: of 4 images two of 2, of 5 one of 1.
-        sizes = (smallest, -(-self._images // self._steps))
-        parts = [-(-n // config.micro_batch) if config.micro_batch else 1 for n in sizes]
-        learns = any(
-            isinstance(m, _BatchNorm) and m.training for m in self._model.train().modules()
-        )
-        if not learns or min(map(operator.floordiv, sizes, parts)) > 1:
+        parts = (batch_sizes(n, config.micro_batch or n)[0] for n in sizes)
+        if not learns_statistics(self._model) or min(parts) > 1:
             return
-        if smallest > 1:
+        if min(sizes) > 1:
             raise InfeasibleError(
                 f"parts of {config.micro_batch} of a batch of {config.batch_size} images are what "
                 "fits into the memory of the device; one of them would have a single image, and "
@@ -247,7 +249,7 @@ class Training:
         # Only now is the device waited for.
         batch_losses = torch.stack(losses).tolist()
         sizes = [len(part) for part in labels]
-        train_loss = sum(map(lambda a, b: a * b, batch_losses, sizes)) / self._images
+        train_loss = sum(map(operator.mul, batch_losses, sizes)) / self._images
         train = classification_scores(
             torch.cat(labels), torch.cat(predicted), len(self._data.classes)
         )

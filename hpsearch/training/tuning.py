@@ -6,7 +6,6 @@ It is never needed: a file that is lost, damaged or cannot be written costs time
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import platform
@@ -21,7 +20,7 @@ from torch import nn
 from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageShape
 from hpsearch.data.store import cache_folder
-from hpsearch.files import write_whole
+from hpsearch.files import write_text
 
 FILE = "tuning.json"
 MOST_ROWS = 2000
@@ -51,8 +50,7 @@ class Tuning:
                 if _row(known.get(key)) is not None and not replace:
                     return
                 rows = [*known.items(), (key, dict(value))][-MOST_ROWS:]
-                content = json.dumps(dict(rows), indent=1).encode()
-                write_whole(self._path, functools.partial(_write, content=content))
+                write_text(self._path, json.dumps(dict(rows), indent=1))
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -67,10 +65,6 @@ def _row(value: object) -> dict[str, float] | None:
     if not isinstance(value, dict) or not all(isinstance(n, float) for n in value.values()):
         return None
     return value
-
-
-def _write(path: Path, *, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def tuning_key(

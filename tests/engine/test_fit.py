@@ -19,12 +19,15 @@ from hpsearch.cli.live import PlainView
 from hpsearch.cli.report import print_report
 from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageDataset
+from hpsearch.data.resident import ResidentData
 from hpsearch.data.splits import development_data, load_split
 from hpsearch.data.views import DataViews
 from hpsearch.engine import estimate, fit, objective
+from hpsearch.engine.estimate import Pace
 from hpsearch.engine.events import EpochFinished, Event, TrialStarted
-from hpsearch.engine.records import SPLIT
-from hpsearch.engine.storage import DATABASE
+from hpsearch.engine.fit import Fit
+from hpsearch.engine.records import NOTE, SPLIT
+from hpsearch.engine.storage import DATABASE, quiet_optuna
 from hpsearch.families import initial_model
 from hpsearch.results.report import report_document
 from hpsearch.training.checkpoint import load_checkpoint
@@ -34,7 +37,7 @@ from hpsearch.training.memory import is_out_of_memory
 from hpsearch.training.probe import Choice
 from hpsearch.training.settings import Setting, Wanted
 from hpsearch.training.trainer import train
-from hpsearch.training.tuning import device_name
+from hpsearch.training.tuning import device_name, model_key
 
 CPU = torch.device("cpu")
 
@@ -275,23 +278,10 @@ class TestParts:
         picky: Callable[..., StudySpec],
         tmp_path: Path,
         shortages: list[str],
-        monkeypatch: pytest.MonkeyPatch,
+        noted_calls: tuple[list[int], list[int | None]],
         digits: ImageDataset,
     ) -> None:
-        reported: list[int] = []
-        judged: list[int | None] = []
-        report, should_prune = optuna.Trial.report, optuna.Trial.should_prune
-
-        def noted_report(self: optuna.Trial, value: float, step: int) -> None:
-            reported.append(step)
-            report(self, value, step)
-
-        def noted_prune(self: optuna.Trial) -> bool:
-            judged.append(self.study.get_trials(deepcopy=False)[0].last_step)
-            return should_prune(self)
-
-        monkeypatch.setattr(optuna.Trial, "report", noted_report)
-        monkeypatch.setattr(optuna.Trial, "should_prune", noted_prune)
+        reported, judged = noted_calls
         watch = Watch()
         spec = picky(16, after=7, norm="nn.BatchNorm1d(16)", epochs=4)  # in the third epoch
         record = search(spec, runs=tmp_path / "runs", device="cpu", watch=watch)
@@ -548,3 +538,22 @@ class TestSettings:
         search(spec, runs=tmp_path, device="cpu")
         assert {wanted.memory_format for _, wanted in probe.asked} == {"contiguous"}
         assert {wanted.execution for _, wanted in probe.asked} == {"auto"}
+
+
+@pytest.mark.parametrize(("chosen", "parts"), [(FP32, 8), (BF16, 0)])
+def test_a_limit_and_its_note_are_of_the_setting_that_is_chosen(
+    tiny_digits: ResidentData, probe: Probe, chosen: Setting, parts: int
+) -> None:
+    config = TrainConfig(family="cnn", batch_size=32, epochs=1)
+    model = initial_model(config, tiny_digits.preprocessing.shape, 10)
+    probe.family, probe.setting = "cnn", chosen
+    with quiet_optuna():
+        study = optuna.create_study()
+    trials = [study.ask(), study.ask()]
+    pace = Pace(precision=chosen.precision, step_seconds=1000.0)
+    first, second = (Fit(StudySpec(), pace, CPU, study, trial) for trial in trials)
+    first._model = second._model = model_key(model, config, tiny_digits.preprocessing.shape)
+    study.set_user_attr(first._limit_key(FP32.applied(config)), 8)
+    decided = second.decided(config, model, tiny_digits)
+    assert decided == dataclasses.replace(chosen.applied(config), micro_batch=parts)
+    assert (NOTE in trials[1].user_attrs) == bool(parts)

@@ -282,24 +282,13 @@ def test_how_often_states_are_saved_can_be_changed_between(
 
 
 def test_epochs_of_before_are_neither_reported_nor_judged_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, noted_calls: tuple[list[int], list[int | None]]
 ) -> None:
     spec = dataclasses.replace(SPEC, checkpoint_every=2)
     interrupted(tmp_path, after=4, spec=spec)
-    reported: list[int] = []
-    judged: list[int | None] = []
-    report, should_prune = optuna.Trial.report, optuna.Trial.should_prune
-
-    def noted_report(self: optuna.Trial, value: float, step: int) -> None:
-        reported.append(step)
-        report(self, value, step)
-
-    def noted_prune(self: optuna.Trial) -> bool:
-        judged.append(self.study.get_trials(deepcopy=False)[0].last_step)
-        return should_prune(self)
-
-    monkeypatch.setattr(optuna.Trial, "report", noted_report)
-    monkeypatch.setattr(optuna.Trial, "should_prune", noted_prune)
+    reported, judged = noted_calls
+    reported.clear()
+    judged.clear()
     _, trained = finished(tmp_path, spec)
     assert trained == [2, 3, 4, 5]
     assert reported == [4, 5]
