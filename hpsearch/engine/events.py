@@ -33,6 +33,9 @@ class SearchStarted:
 
     Attributes:
         warnings: what looks wrong with the data, in words.
+        workers: processes that run trials; 0: this one alone.
+        threads: of each of them.
+        why: why there are so many, where that was measured.
     """
 
     record: SearchRecord
@@ -41,6 +44,9 @@ class SearchStarted:
     estimates: tuple[FamilyEstimate, ...]
     resumed: bool
     warnings: tuple[str, ...] = ()
+    workers: int = 0
+    threads: int = 1
+    why: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,7 @@ class TrialStarted:
 
     Attributes:
         history: the epochs that it has behind it.
+        worker: the number of the process that runs it, from 1; 0: the search's own process.
     """
 
     name: str
@@ -58,11 +65,12 @@ class TrialStarted:
     params: Mapping[str, ParamValue]
     epochs: int
     history: tuple[EpochResult, ...] = ()
+    worker: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpochFinished:
-    """An epoch of the running trial is done."""
+    """An epoch of a running trial is done."""
 
     name: str
     result: EpochResult
@@ -76,10 +84,84 @@ class TrialFinished:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialStopped:
+    """A trial no longer runs here, and did not end: another worker, or a later start, goes on with
+    it.
+
+    Attributes:
+        reason: in words, such as "handed back" or why its worker died.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerStarted:
+    """A worker process was started, or started again.
+
+    Attributes:
+        worker: its number, from 1.
+        device: where it trains.
+        restarts: how many times it was started before.
+    """
+
+    worker: int
+    device: str
+    restarts: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerWaits:
+    """Nothing is left to begin, but others' trials run: should one of them be lost, this worker
+    takes it up.
+    """
+
+    worker: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerEnded:
+    """A worker process is gone.
+
+    Attributes:
+        reason: why, where it died; empty where it had nothing left to do or was told to stop.
+        restarts: whether it is started again.
+    """
+
+    worker: int
+    reason: str = ""
+    restarts: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """The search was asked to stop: running trials are saved and handed back at the end of their
+    epoch.
+
+    Attributes:
+        reason: in words, such as "Ctrl-C" or "after 2 h".
+    """
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataProgress:
     """The data is being decoded, before the search starts."""
 
     progress: Progress
 
 
-Event = DataProgress | SearchStarted | TrialStarted | EpochFinished | TrialFinished
+Event = (
+    DataProgress
+    | SearchStarted
+    | TrialStarted
+    | EpochFinished
+    | TrialFinished
+    | TrialStopped
+    | WorkerStarted
+    | WorkerWaits
+    | WorkerEnded
+    | Stopping
+)

@@ -25,9 +25,12 @@ SPLIT = "split.npz"
 CONFIG = "config"
 FAILURE = "failure"
 INFEASIBLE = "infeasible"
+DUPLICATE = "duplicate"
 NOTE = "note"
 FINISHED = ("complete", "pruned", "failed")
-"""What counts as one of the trials that were asked for; infeasible ones never trained."""
+"""What counts as one of the trials that were asked for; the others in ASIDE never trained."""
+ASIDE = (INFEASIBLE, DUPLICATE)
+"""States of trials that never trained; each is the name of an attribute that says why, too."""
 
 _OPENING = "test_opening:"
 
@@ -38,7 +41,8 @@ class TrialRecord:
 
     Attributes:
         family: its name, of a user's own file the file's.
-        state: "complete", "pruned", "failed", "infeasible", "running" or "waiting".
+        state: "complete", "pruned", "failed", "infeasible", "duplicate" (of a configuration that
+            was measured already), "running", "interrupted", "paused" or "waiting".
         chosen_by: "known-good" (tried first), "random" (start-up) or "model" (TPE).
         objective: of the search, by name: a row of the table in `training/objectives.py`.
         value: the objective's, at the epoch whose checkpoint is kept, the trial's best; None
@@ -204,16 +208,18 @@ def objective_of(spec: Mapping[str, Any]) -> Objective:
 def left_to_do(states: Iterable[str], share: int) -> int:
     """How many trials of a family are still to be run, by the states of those that it has.
 
-    Infeasible ones are not counted, but when they are many, nothing more will be found.
+    Those in ASIDE are not counted, but when they are many, nothing more will be found.
     """
     states = list(states)
-    if states.count(INFEASIBLE) >= most_infeasible(share):
+    if sum(state in ASIDE for state in states) >= most_aside(share):
         return 0
     return max(0, share - sum(state in FINISHED for state in states))
 
 
-def most_infeasible(share: int) -> int:
-    """After how many infeasible configurations a family of so many trials is given up."""
+def most_aside(share: int) -> int:
+    """After how many infeasible or doubled configurations a family of so many trials is given
+    up.
+    """
     return max(20, 5 * share)
 
 
@@ -229,8 +235,10 @@ def trial_folder(runs: Path, search: str, family: str, number: int) -> Path:
 
 def trial_state(trial: FrozenTrial) -> str:
     """The state of a trial, as `TrialRecord` has it."""
-    if trial.state is TrialState.PRUNED and INFEASIBLE in trial.user_attrs:
-        return INFEASIBLE
+    if trial.state.is_finished():
+        for state in ASIDE:
+            if state in trial.user_attrs:
+                return state
     return _STATES[trial.state]
 
 
@@ -260,7 +268,7 @@ def trial_record(
         epochs=attrs.get("epochs", len(trial.intermediate_values)),
         seconds=attrs.get("seconds", 0.0),
         parameters=attrs.get("parameters", 0),
-        failure=attrs.get(FAILURE, attrs.get(INFEASIBLE, "")),
+        failure=attrs.get(FAILURE, attrs.get(INFEASIBLE, attrs.get(DUPLICATE, ""))),
         note=attrs.get(NOTE, ""),
         folder=trial_folder(runs, search, family, trial.number),
     )

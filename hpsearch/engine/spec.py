@@ -16,7 +16,7 @@ from hpsearch.config import EarlyStopping, Execution, MemoryFormat, Precision
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import SplitSpec
 from hpsearch.errors import HpsearchError, SearchError
-from hpsearch.families import Override, Range, family_label, format_list
+from hpsearch.families import Override, ParamValue, Range, family_label, format_list
 from hpsearch.training.objectives import DEFAULT_OBJECTIVE, OBJECTIVES
 from hpsearch.training.settings import Auto, Wanted
 
@@ -45,6 +45,12 @@ class StudySpec:
         keep: how many trials of each family keep their checkpoint.
         checkpoint_every: how many epochs there are between two saved states of a running trial,
             which an interrupted one goes on from; 0: as few as cost at most 2 % of its time.
+        sampler, sampler_options: what chooses the parameters: a row of the table in `samplers.py`,
+            and its settings by name.
+        pruner, pruner_options: what stops trials early: a row of the table in `pruners.py`, and its
+            settings by name.
+        patience: stop when so many trials in a row did not make the best better; 0: never.
+        attempts: a trial whose worker dies so many times in a row without getting further fails.
         non_finite: what becomes of a trial whose loss is no longer finite: "fail", or "prune".
         precision: "auto" is decided once for each family, when the search starts, and stored.
         memory_format: "auto" is decided for each trial, and stored; or "channels_last" (NHWC), or
@@ -68,6 +74,12 @@ class StudySpec:
     seed: int = 0
     keep: int = 3
     checkpoint_every: int = 0
+    sampler: str = "tpe"
+    sampler_options: Mapping[str, ParamValue] = dataclasses.field(default_factory=dict)
+    pruner: str = "median"
+    pruner_options: Mapping[str, ParamValue] = dataclasses.field(default_factory=dict)
+    patience: int = 0
+    attempts: int = 2
     non_finite: Literal["fail", "prune"] = "fail"
 
     def __post_init__(self) -> None:
@@ -79,6 +91,8 @@ class StudySpec:
             ("families", tuple),
             ("split", SplitSpec),
             ("overrides", Mapping),
+            ("sampler_options", Mapping),
+            ("pruner_options", Mapping),
             ("early_stopping", EarlyStopping | None),
         ):
             if not isinstance(getattr(self, field), kind):
@@ -116,6 +130,8 @@ class StudySpec:
             ("seed", 0),
             ("keep", 1),
             ("checkpoint_every", 0),
+            ("patience", 0),
+            ("attempts", 1),
         ):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -166,6 +182,8 @@ class StudySpec:
             "data": self.data_spec.to_dict(),
             "families": list(self.families),
             "split": self.split.to_dict(),
+            "sampler_options": dict(self.sampler_options),
+            "pruner_options": dict(self.pruner_options),
             "overrides": {key: _override_to_json(item) for key, item in self.overrides.items()},
             "early_stopping": self.early_stopping and self.early_stopping.to_dict(),
         }

@@ -304,7 +304,7 @@ class TestNotEvenOneImage:
             picky(0, trials=2, overrides={"batch_size": 4}), runs=tmp_path / "runs", device="cpu"
         )
         assert record.finished == 0
-        assert len(record.trials) == 20  # see most_infeasible
+        assert len(record.trials) == 20  # see most_aside
         assert {trial.state for trial in record.trials} == {"infeasible"}
         # Halved from 4 to one image once; later trials begin with one.
         assert len(shortages) == 3 + 19

@@ -13,7 +13,7 @@ import torch
 from hpsearch import Range, SearchRecord, StudySpec, export, load_search, load_study, search
 from hpsearch.data.dataset import ImageShape
 from hpsearch.engine.events import Event, SearchStarted
-from hpsearch.engine.records import left_to_do, most_infeasible
+from hpsearch.engine.records import left_to_do, most_aside
 from hpsearch.engine.search import plan
 from hpsearch.engine.setup import epochs_of
 from hpsearch.engine.storage import open_storage
@@ -86,7 +86,7 @@ class TestInfeasibleConfigurations:
         assert not (tmp_path / "runs").exists()
 
     def test_a_family_is_given_up_after_many(self) -> None:
-        states = ["infeasible"] * (most_infeasible(2) - 1) + ["complete", "running"]
+        states = ["infeasible"] * (most_aside(2) - 1) + ["complete", "running"]
         assert left_to_do(states, 2) == 1
         assert left_to_do([*states, "infeasible"], 2) == 0
         assert left_to_do(["pruned", "failed", "complete", "waiting"], 5) == 2
