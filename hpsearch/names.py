@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import urllib.parse
 from pathlib import Path
 
 _LONG = 100
+
+# A password goes on to the first "@", as SQLAlchemy has it, whatever is in it; and on to the last
+# one of the host's part, where someone forgot to encode an "@" as %40.
+_USER_PASSWORD = re.compile(r"([\w+.-]+://[^:/]*:)[^@]*@(?:[^\s@?]*@)*")
+_QUERY_VALUE = re.compile(r"([?&])([^?&=\n]*)=([^&\n]*)")
+_SECRETS = frozenset({"password", "passwd", "pwd", "sslpassword"})
 
 
 def printable(text: str) -> str:
@@ -31,3 +39,16 @@ def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:
 def family_label(family: str) -> str:
     """What a model family is called in tables and folders: its name, or that of its file."""
     return Path(family).stem if family.endswith(".py") else family
+
+
+def without_password(text: str) -> str:
+    """`text` with *** in the place of each password of a URL in it: `name://user:PASSWORD@host`,
+    or `?password=PASSWORD`. In doubt more of the text is hidden, never less.
+    """
+
+    def hide(match: re.Match[str]) -> str:
+        mark, key, _ = match.groups()
+        secret = urllib.parse.unquote_plus(key).strip().lower() in _SECRETS
+        return f"{mark}{key}=***" if secret else match[0]
+
+    return _QUERY_VALUE.sub(hide, _USER_PASSWORD.sub(r"\1***@", text))

@@ -24,6 +24,20 @@ settings.load_profile("repeatable")
 CPU = torch.device("cpu")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--faults",
+        action="store_true",
+        help="real kills and outages in their full forms: many more of them, minutes of time",
+    )
+
+
+@pytest.fixture(scope="session")
+def full_faults(request: pytest.FixtureRequest) -> bool:
+    """Whether tests of faults run in their full forms."""
+    return bool(request.config.getoption("--faults"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Decoded images go to a folder of this run, not to the user's."""

@@ -20,8 +20,9 @@ def dashboard_cli(
     It answers on this machine only, until Ctrl-C.
     """
     from hpsearch.engine.dashboard import HOST, dashboard_server
+    from hpsearch.engine.place import Place
 
-    with dashboard_server(runs, port) as server:
+    with dashboard_server(Place.of(runs), port) as server:
         typer.echo(f"optuna-dashboard on http://{HOST}:{server.server_port}/  (Ctrl-C stops it)")
         try:
             server.serve_forever()

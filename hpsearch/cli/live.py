@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import shlex
+import sys
 import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
+import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -14,21 +18,30 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hpsearch.cli.progress import progress_text
-from hpsearch.cli.text import duration, objective_name, objective_value, parameters
+from hpsearch.cli import lines
+from hpsearch.cli.layout import Layout
+from hpsearch.cli.options import INTERRUPTED
+from hpsearch.cli.state import Running, SearchState, Standing
+from hpsearch.cli.text import duration, say
 from hpsearch.engine.events import (
-    DataProgress,
-    EpochFinished,
     Event,
-    FamilyEstimate,
     SearchStarted,
+    Stopping,
     TrialFinished,
     TrialStarted,
+    TrialStopped,
+    WorkerEnded,
+    WorkerStarted,
+    WorkerWaits,
 )
-from hpsearch.engine.records import FINISHED, SearchRecord
-from hpsearch.names import printable
-from hpsearch.training.epoch import EpochResult
-from hpsearch.training.objectives import Objective
+from hpsearch.engine.records import SearchRecord
+from hpsearch.engine.states import ASIDE, DUPLICATE
+from hpsearch.names import printable, without_password
+
+QUIET = 60.0
+"""After so many seconds without a line, the plain view says how far the search has come."""
+
+_STATE_STYLES = {"complete": "green", "pruned": "yellow", "failed": "red"}
 
 
 class View(Protocol):
@@ -43,91 +56,52 @@ class View(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
+    @property
+    def stopping(self) -> str:
+        """Why the search was asked to stop, or empty."""
+
     def watch(self, event: Event) -> None:
         """Takes note of what happened."""
 
 
 def make_view(console: Console) -> View:
-    """The live view where `console` is a terminal, else plain lines."""
-    return LiveView(console) if console.is_terminal else PlainView(console)
+    """The live view where `console` is a terminal that can redraw lines, else plain lines."""
+    redraws = console.is_terminal and not console.is_dumb_terminal
+    return LiveView(console) if redraws else PlainView(console)
 
 
-def estimate_lines(estimates: tuple[FamilyEstimate, ...]) -> list[str]:
-    """One epoch's time by family, and the whole search's; nothing where all is done."""
-    if not any(row.trials for row in estimates):
-        return []
-    each = ", ".join(
-        f"{row.family} {duration(row.epoch_seconds)}"
-        if row.epoch_seconds >= 1
-        else f"{row.family} {1000 * row.epoch_seconds:.0f} ms"
-        for row in estimates
-        if row.trials
-    )
-    total = sum(row.seconds for row in estimates)
-    trials = sum(row.trials for row in estimates)
-    return [
-        f"one epoch (measured on each family's default): {each}",
-        f"{trials} trials to do: about {duration(total)} without pruning",
-    ]
+@contextlib.contextmanager
+def watched(console: Console) -> Iterator[View]:
+    """Shows a search while the block runs; after Ctrl-C says how to go on, and exits."""
+    try:
+        with make_view(console) as view:
+            yield view
+    except KeyboardInterrupt:
+        say(
+            console,
+            "stopped; finished trials are stored, and the last saved states of those that ran. "
+            f"To go on: {command_line(sys.argv[1:])}",
+        )
+        raise typer.Exit(INTERRUPTED) from None
 
 
-class Progress:
-    """The state of a search, built up from its events."""
-
-    def __init__(self) -> None:
-        self.reading = "reading data and measuring one epoch of each family ..."
-        self.started: SearchStarted | None = None
-        self.record: SearchRecord | None = None
-        self.running: TrialStarted | None = None
-        self.epochs: list[EpochResult] = []
-        self._begun = time.monotonic()
-        self._trial_begun = 0.0
-        self._seconds: dict[str, list[float]] = {}
-
-    def take(self, event: Event) -> None:
-        """Takes an event into account."""
-        match event:
-            case DataProgress(progress=reading):
-                self.reading = progress_text(reading)
-            case SearchStarted():
-                self.started, self.record = event, event.record
-            case TrialStarted():
-                self.running, self.epochs = event, list(event.history)
-                self._trial_begun = time.monotonic()
-            case EpochFinished(result=result):
-                self.epochs.append(result)
-            case TrialFinished(trial=trial) if self.record is not None:
-                self.running = None
-                others = (t for t in self.record.trials if t.name != trial.name)
-                self.record = dataclasses.replace(self.record, trials=(*others, trial))
-                took = time.monotonic() - self._trial_begun
-                self._seconds.setdefault(trial.family, []).append(took)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since this view was made."""
-        return time.monotonic() - self._begun
-
-    def seconds_left(self) -> float:
-        """From the mean of each family's trials here, or its estimate before the first one."""
-        if self.started is None:
-            return 0.0
-        left = 0.0
-        for row in self.started.estimates:
-            done = self._seconds.get(row.family, [])
-            each = sum(done) / len(done) if done else row.seconds / max(1, row.trials)
-            left += each * max(0, row.trials - len(done))
-        if self.running is not None:
-            left -= time.monotonic() - self._trial_begun
-        return max(0.0, left)
+def command_line(arguments: list[str]) -> str:
+    """The command with these arguments, as it can be shown to anyone."""
+    shown = [without_password(argument) for argument in arguments]
+    hint = "" if shown == arguments else "  (*** stands for the password)"
+    return shlex.join(["hpsearch", *shown]) + hint
 
 
 class PlainView:
-    """A line when the search starts, and one for each trial that ends."""
+    """A line when the search starts, and one for each thing that happens; in between, now and then
+    one that tells how far it has come.
+    """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
-        self._progress = Progress()
+        self._clock = clock
+        self._state = SearchState(clock)
+        self._last = clock()
 
     def __enter__(self) -> Self:
         return self
@@ -140,39 +114,48 @@ class PlainView:
     ) -> None:
         """Nothing to close."""
 
+    @property
+    def stopping(self) -> str:
+        """Why the search was asked to stop, or empty."""
+        return self._state.stopping
+
     def watch(self, event: Event) -> None:
         """Prints what is worth a line."""
-        progress = self._progress
-        progress.take(event)
+        state = self._state
+        gone = state.take(event)
         match event:
             case SearchStarted():
-                self._line(f"{headline(event)}: {dataline(event)}")
-                for line in (*note_lines(event), *estimate_lines(event.estimates)):
+                self._line(f"{lines.headline(event)}: {lines.dataline(event)}")
+                for line in lines.opening_lines(event):
                     self._line(line)
             case TrialStarted(history=history) if history:
-                self._line(goes_on_line(event))
-            case TrialFinished(trial=trial) if progress.record is not None:
-                record = progress.record
-                best, objective = record.leader(), record.objective
-                parts = [
-                    f"[{record.finished}/{record.spec['trials']}] {trial.name} {trial.state}",
-                    f"{objective_name(objective)} {objective_value(objective, trial.value)}",
-                    f"{trial.epochs} epochs in {duration(trial.seconds)}",
-                    trial.failure or trial.note,
-                    f"best {best.name} {objective_value(objective, best.value)}" if best else "",
-                    f"{duration(progress.seconds_left())} left",
-                ]
-                self._line("  ".join(part for part in parts if part))
+                self._line(lines.goes_on_line(event))
+            case TrialStopped():
+                self._line(lines.stopped_line(event, gone))
+            case TrialFinished(trial=trial) if state.record is not None:
+                self._line(lines.trial_line(trial, state))
+            case WorkerStarted() | WorkerWaits() | WorkerEnded():
+                self._line(lines.worker_line(event))
+            case Stopping(reason=reason):
+                self._line(lines.stopping_line(reason))
+            case _ if self._clock() - self._last >= QUIET:
+                self._line(lines.progress_line(state))
 
     def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self._console, text)
+        self._last = self._clock()
 
 
 class LiveView:
-    """A view that redraws itself: progress, families, the running trial, the best so far."""
+    """A view that redraws itself: progress, families, the running trials, the best so far.
 
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress()
+    It has at most as many lines as the terminal: what cannot be shown is counted.
+    """
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._state = SearchState(clock)
+        self._open = True
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=8)
 
     def __enter__(self) -> Self:
@@ -186,129 +169,79 @@ class LiveView:
         trace: TracebackType | None,
     ) -> None:
         """Leaves the last state on the screen, with nothing running any more."""
-        self._progress.running = None
+        self._open = False
         self._live.stop()
+
+    @property
+    def stopping(self) -> str:
+        """Why the search was asked to stop, or empty."""
+        return self._state.stopping
 
     def watch(self, event: Event) -> None:
         """Takes note; the view redraws itself a few times a second."""
-        self._progress.take(event)
-        lines: list[str] = []
+        gone = self._state.take(event)
+        above: list[str] = []
         match event:
             case SearchStarted():
-                lines = [*note_lines(event), *estimate_lines(event.estimates)]
+                above = lines.opening_lines(event)
             case TrialStarted(history=history) if history:
-                lines = [goes_on_line(event)]
-            case TrialFinished(trial=trial) if trial.failure:
-                lines = [f"{trial.name} {trial.state}: {trial.failure}"]
+                above = [lines.goes_on_line(event)]
+            case TrialStopped():
+                above = [lines.stopped_line(event, gone)]
+            case TrialFinished(trial=trial) if trial.failure and trial.state != DUPLICATE:
+                above = [f"{trial.name} {trial.state}: {trial.failure}"]
             case TrialFinished(trial=trial) if trial.note:
-                lines = [f"{trial.name}: {trial.note}"]
-        for line in lines:  # above the view, where they stay
-            self._live.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                above = [f"{trial.name}: {trial.note}"]
+            case WorkerEnded(reason=reason) if reason:
+                above = [lines.worker_line(event)]
+        for line in above:  # above the view, where they stay
+            say(self._console, line)
 
     def render(self) -> RenderableType:
         """The view as it is now."""
-        started, record = self._progress.started, self._progress.record
-        if started is None or record is None:
-            return Text(self._progress.reading, style="dim")
-        body = Group(
-            Text(dataline(started), style="dim"),
-            Text(),
-            self._totals(record),
-            Text(),
-            self._families(record),
-            Text(),
-            self._trials(record),
+        state = self._state
+        started, record, standing = state.started, state.record, state.standing
+        if started is None or record is None or standing is None:
+            return Text(state.reading, style="dim")
+        width, height = self._console.width - 4, self._console.height - 2
+        running = state.running if self._open else []
+        layout = Layout(
+            console=self._console,
+            objective=record.objective,
+            standing=standing,
+            running=running,
+            workers=started.workers,
+            width=width,
         )
-        head = Text(headline(started), style="bold")
-        return Panel(body, title=head, title_align="left", padding=(0, 1))
+        totals = self._totals(record, standing, running)
+        data = Text(printable(lines.dataline(started)), style="dim")
+        body = layout.body(data, totals, height=height - 1 if self._open else None)
+        head = Text(lines.headline(started), style="bold")
+        panel = Panel(body, title=head, title_align="left", padding=(0, 1))
+        # The terminal writes ^C where the cursor is. At the end of the border that would begin a
+        # line that rich knows nothing of, and its next redrawing would leave the top one behind.
+        return Group(panel, Text()) if self._open else panel
 
-    def _totals(self, record: SearchRecord) -> RenderableType:
-        progress, total = self._progress, record.spec["trials"]
-        left = f", about {duration(progress.seconds_left())} left" if progress.running else ""
-        counts = Text.assemble(
-            (f"{record.finished}/{total} trials  ", "bold"),
-            (f"{record.count('complete')} complete  ", "green"),
-            (f"{record.count('pruned')} pruned  ", "yellow"),
-            (f"{record.count('failed')} failed  ", "red" if record.count("failed") else "dim"),
-            (f"{1 if progress.running else 0} running  ", "cyan"),
-            (f"{duration(progress.elapsed)} elapsed{left}", "dim"),
-        )
-        return Group(counts, ProgressBar(total=max(1, total), completed=record.finished))
-
-    def _families(self, record: SearchRecord) -> Table:
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-        objective = record.objective
-        best_value = f"best {objective_name(objective)}"
-        for name in ("family", "complete", "pruned", "failed", best_value, "trial"):
-            table.add_column(name, justify="left" if name in ("family", "trial") else "right")
-        overall = record.leader()
-        for family in record.families:
-            best = record.leader(family)
-            table.add_row(
-                family,
-                *(str(record.count(state, family)) for state in FINISHED),
-                objective_value(objective, best.value if best else None),
-                best.name if best else "",
-                style="bold green" if best and best is overall else "",
-            )
+    def _totals(
+        self,
+        record: SearchRecord,
+        standing: Standing,
+        running: list[Running],
+    ) -> RenderableType:
+        state, total, counts = self._state, record.spec["trials"], standing.counts
+        parts = [(f"{standing.finished}/{total} trials  ", "bold")]
+        for name, style in _STATE_STYLES.items():
+            parts.append((f"{counts[name]} {name}  ", style if counts[name] else "dim"))
+        parts += [(f"{counts[name]} {name}  ", "dim") for name in ASIDE if counts[name]]
+        parts.append((f"{len(running)} running  ", "cyan"))
+        if self._open and state.waiting:
+            parts.append((f"{lines.counted(len(state.waiting), 'worker')} waiting  ", "dim"))
+        left = f", about {duration(state.seconds_left())} left" if running else ""
+        parts.append((f"{duration(state.elapsed)} elapsed{left}", "dim"))
+        table = Table.grid(expand=True)
+        table.add_row(Text.assemble(*parts))
+        table.add_row(ProgressBar(total=max(1, total), completed=standing.finished))
+        if self._open and state.stopping:
+            line = printable(lines.stopping_line(state.stopping))
+            table.add_row(Text(line, style="bold yellow"))
         return table
-
-    def _trials(self, record: SearchRecord) -> Table:
-        """The running trial and the best one, their parameters wrapped beside their names."""
-        table = Table.grid(padding=(0, 2))
-        table.add_column(style="dim", no_wrap=True)
-        table.add_column()
-        running, best, objective = self._progress.running, record.leader(), record.objective
-        if running is not None:
-            line = Text.assemble((running.name, "bold cyan"), self._epoch_line(running, objective))
-            table.add_row("running", line)
-            table.add_row("", Text(parameters(running.params), style="dim"))
-        if best is not None:
-            line = Text.assemble(
-                (best.name, "bold green"),
-                f"  {objective_name(objective)} {objective_value(objective, best.value)}, "
-                f"epoch {best.best_epoch}, "
-                f"{best.parameters:,} parameters",
-            )
-            table.add_row("best", line)
-            table.add_row("", Text(parameters(best.params), style="dim"))
-        return table
-
-    def _epoch_line(self, running: TrialStarted, objective: Objective) -> str:
-        epochs = self._progress.epochs
-        if not epochs:
-            return f"  epoch 0/{running.epochs}"
-        last = epochs[-1]
-        best = max(epochs, key=objective.key)
-        now, highest = (objective_value(objective, objective.value(r)) for r in (last, best))
-        return (
-            f"  epoch {last.epoch + 1}/{running.epochs}  {objective_name(objective)} {now} "
-            f"(best {highest})  {last.images_per_second:,.0f} images/s"
-        )
-
-
-def headline(started: SearchStarted) -> str:
-    """The search's name, and whether it goes on."""
-    return f"search {started.record.name}" + (", continued" if started.resumed else "")
-
-
-def goes_on_line(started: TrialStarted) -> str:
-    """Where a trial is taken up that was interrupted."""
-    return f"{started.name} goes on after epoch {len(started.history)} of {started.epochs}"
-
-
-def note_lines(started: SearchStarted) -> list[str]:
-    """What was guessed about the data when the search began, and what looks wrong with it."""
-    notes = [] if started.resumed else [f"note: {note}" for note in started.record.data["notes"]]
-    return [printable(line) for line in (*notes, *(f"warning: {w}" for w in started.warnings))]
-
-
-def dataline(started: SearchStarted) -> str:
-    """Data, split, device."""
-    data = started.record.data
-    shape, counts = data["shape"], data["counts"]
-    return (
-        f"{data['name']}: {shape['height']}x{shape['width']}x{shape['channels']}, "
-        f"{len(data['classes'])} classes, {counts['train']} train + {counts['val']} validation "
-        f"images ({counts['test']} test images sealed), {started.device} {started.precision}"
-    )

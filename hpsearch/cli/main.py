@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli import check, dashboard, data, export, families, report, search
+from hpsearch.cli import check, dashboard, data, export, families, report, search, worker
 from hpsearch.errors import HpsearchError
 from hpsearch.names import printable
 
@@ -45,6 +45,7 @@ def _global_options(
 
 
 app.command("search")(search.search_cli)
+app.command("worker")(worker.worker_cli)
 app.command("dashboard")(dashboard.dashboard_cli)
 app.command("export")(export.export_cli)
 app.command("report")(report.report_cli)

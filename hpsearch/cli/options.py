@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
+import threading
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +23,26 @@ RUNS = Path("runs")
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 
+STORAGE = "HPSEARCH_STORAGE"
+"""The environment variable that stands for --storage."""
+
 Runs = Annotated[
     Path, typer.Option("--runs", metavar="DIR", help="Folder of the searches and their storage.")
 ]
 Name = Annotated[
     str | None,
     typer.Argument(metavar="NAME", help="The search; by default the one started last."),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        envvar=STORAGE,
+        show_envvar=False,
+        help="Database of the searches, such as postgresql://HOST/NAME; by default a file in "
+        f"--runs. Better given as {STORAGE}, since command lines can be seen by others.",
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -148,6 +164,56 @@ class SplitOptions:
         return dataclasses.replace(base or SplitSpec(), **changes)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """By what trials are run, and how long: options of every command that runs some (see
+    `takes`).
+    """
+
+    device: Device = "auto"
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Several devices, such as cuda:0,cuda:1: one worker on each, or --workers shared "
+            "out over them.",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Processes that run trials at the same time; by default as many as measurements "
+            "favour. 0: none but this one.",
+        ),
+    ] = None
+    timeout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Stop after so long, such as 90s, 30m, 2h or 1d, at the end of the running "
+            "epochs; the same command goes on.",
+        ),
+    ] = None
+
+    def arguments(self) -> dict[str, Any]:
+        """What they mean to `search` and `join`."""
+        from hpsearch.errors import SearchError
+
+        if self.devices is not None and self.device != "auto":
+            raise SearchError(
+                f"--device {self.device} and --devices {self.devices} are both given; give one"
+            )
+        if self.workers is not None and self.workers < 0:
+            raise SearchError(f"--workers must be 0 or more, but is {self.workers}")
+        return {
+            "device": self.device,
+            "devices": () if self.devices is None else _names(self.devices),
+            "workers": self.workers,
+            "timeout": None if self.timeout is None else seconds_of(self.timeout),
+        }
+
+
 def takes(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command all options of some groups, each of which it gets as one argument.
 
@@ -183,6 +249,35 @@ def takes(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]
         return called
 
     return decorate
+
+
+def seconds_of(text: str) -> float:
+    """The seconds of a time such as 90, 90s, 30m, 1.5h or 1d.
+
+    Raises:
+        SearchError: it is none, or nothing at all.
+    """
+    from hpsearch.errors import SearchError
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip(), flags=re.ASCII)
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise SearchError(
+            f"--timeout takes a time above 0, such as 90s, 30m, 2h or 1d, but got {text!r}"
+        )
+    return seconds
+
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
+
+
+def _names(text: str) -> tuple[str, ...]:
+    from hpsearch.errors import SearchError
+
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise SearchError(f"--devices takes names with commas: cuda:0,cuda:1, but got {text!r}")
+    return names
 
 
 def _fractions(parts: str) -> tuple[float, float]:

@@ -30,7 +30,8 @@ def report_cli(
 ) -> None:
     """Show what a search has found.
 
-    Families against each other, the best trials, and how often the test split was opened.
+    Families against each other, the best trials, the Pareto front where there are several
+    objectives, and how often the test split was opened.
     """
     from hpsearch.engine.records import load_search
     from hpsearch.results.report import report_document
@@ -44,15 +45,16 @@ def report_cli(
 
 def print_report(console: Console, document: dict[str, Any]) -> None:
     """Prints the tables of a report."""
-    from hpsearch.training.objectives import objective_info
+    from hpsearch.training.costs import objective_rows
 
-    objective = objective_info(document["objective"])
+    objectives = objective_rows(",".join(row["name"] for row in document["objectives"]))
+    objective = objectives[0]
     counts = document["data"]["counts"]
     opened = len(document["test_openings"])
     table = make_table(
         f"search {document['search']}: families, best {objective.label} first",
         left=("family",),
-        right=(*_scores(objective, None), "params", "done", "pruned", "failed", "TPE", "time"),
+        right=(*_scores(objective, None), "params", "done", "pruned", "failed", "model", "time"),
     )
     for row in document["leaderboard"]:
         best = row["best"]
@@ -80,6 +82,12 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
         console.print(trials)
         first = document["best_trials"][0]
         console.print(f"{first['trial']}: {parameters(first['params'])}\n", markup=False)
+    if document["pareto"]:
+        front = make_table("Pareto front", left=("trial",), right=[row.short for row in objectives])
+        for row in document["pareto"]:
+            values = (objective_value(goal, row["values"].get(goal.name)) for goal in objectives)
+            front.add_row(row["trial"], *values)
+        console.print(front)
     for failure in document["failures"]:
         line = f"{failure['trial']} {failure['state']}: {failure['reason']}"
         console.print(line, markup=False)
@@ -92,6 +100,19 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
             f"not counted as trials; the first, {first['trial']}: {first['reason']}",
             markup=False,
         )
+    if document["duplicates"]:
+        count = len(document["duplicates"])
+        configurations, were = (
+            ("configuration", "was") if count == 1 else ("configurations", "were")
+        )
+        console.print(
+            f"{count} {configurations} had been measured already and {were} not measured again",
+            markup=False,
+        )
+    for state in ("interrupted", "paused"):
+        if document[state]:
+            line = f"{len(document[state])} {state}: {', '.join(document[state])}"
+            console.print(line, markup=False)
     times = "has not been opened yet" if not opened else f"was opened {count_of(opened)}"
     console.print(
         f"{counts['train']} train, {counts['val']} validation, {counts['test']} test images; "

@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from hpsearch.cli.options import INTERRUPTED, RUNS, DataOptions, Device, Runs, SplitOptions, takes
+from hpsearch.cli.options import (
+    RUNS,
+    STORAGE,
+    DataOptions,
+    Runs,
+    SplitOptions,
+    Storage,
+    WorkerOptions,
+    takes,
+)
 from hpsearch.cli.progress import progress_line
-from hpsearch.cli.study import Data, Families, Set, Study, study_spec
+from hpsearch.cli.study import (
+    Attempts,
+    Data,
+    Families,
+    Objective,
+    Patience,
+    Pruner,
+    PrunerSet,
+    Sampler,
+    SamplerSet,
+    Set,
+    Study,
+    study_spec,
+)
 from hpsearch.cli.text import say
+from hpsearch.names import without_password
 
 if TYPE_CHECKING:
     from hpsearch.engine.records import SearchRecord
     from hpsearch.engine.search import SearchPlan
 
 
-@takes(reading=DataOptions, split=SplitOptions)
+@takes(reading=DataOptions, split=SplitOptions, run=WorkerOptions)
 def search_cli(
     reading: DataOptions,
     split: SplitOptions,
+    run: WorkerOptions,
     study: Study = None,
     data: Data = None,
     family: Families = None,
@@ -34,8 +58,8 @@ def search_cli(
         str | None, typer.Option(help="Name of the search; by default that of the data.")
     ] = None,
     runs: Runs = RUNS,
+    storage: Storage = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the sampler and the training.")] = None,
-    device: Device = "auto",
     precision: Annotated[
         str | None,
         typer.Option(help="auto, fp32 or bf16; auto: measured where the search takes long."),
@@ -50,14 +74,13 @@ def search_cli(
             metavar="HOW", help="Of steps: auto, eager, graph (one CUDA graph) or compile."
         ),
     ] = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="What the best is chosen by: val_accuracy (default), val_balanced_accuracy, "
-            "val_macro_f1 or val_loss.",
-        ),
-    ] = None,
+    objective: Objective = None,
+    sampler: Sampler = None,
+    sampler_set: SamplerSet = None,
+    pruner: Pruner = None,
+    pruner_set: PrunerSet = None,
+    patience: Patience = None,
+    attempts: Attempts = None,
     keep: Annotated[
         int | None, typer.Option(help="How many trials of each family keep their checkpoint.")
     ] = None,
@@ -92,6 +115,7 @@ def search_cli(
     from hpsearch.engine.search import plan, search
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    by = run.arguments()
     spec = study_spec(
         study,
         data,
@@ -106,6 +130,12 @@ def search_cli(
         memory_format=memory_format,
         execution=execution,
         objective=objective,
+        sampler=sampler,
+        sampler_set=sampler_set,
+        pruner=pruner,
+        pruner_set=pruner_set,
+        patience=patience,
+        attempts=attempts,
         keep=keep,
         checkpoint_every=checkpoint_every,
         non_finite=non_finite,
@@ -114,29 +144,21 @@ def search_cli(
     console = Console()
     if dry_run:
         with progress_line(console) as show:
-            planned = plan(spec, runs=runs, device=device, watch=show)
+            device = next(iter(by["devices"]), run.device)
+            planned = plan(spec, runs=runs, storage=storage, device=device, watch=show)
         _print_plan(console, planned)
         return
-    from hpsearch.cli.live import make_view
+    from hpsearch.cli.live import watched
 
-    try:
-        with make_view(console) as view:
-            record = search(spec, runs=runs, device=device, watch=view.watch)
-    except KeyboardInterrupt:
-        command = shlex.join(["hpsearch", *sys.argv[1:]])
-        say(
-            console,
-            "stopped; finished trials are stored, and the last saved state of the one that ran. "
-            f"To go on: {command}",
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    _print_end(console, record)
+    with watched(console) as view:
+        record = search(spec, runs=runs, storage=storage, watch=view.watch, **by)
+    _print_end(console, record, stopped=view.stopping)
     if not record.ranked() and (record.finished or record.count("infeasible")):
         raise typer.Exit(1)
 
 
 def _print_plan(console: Console, planned: SearchPlan) -> None:
-    from hpsearch.cli.live import estimate_lines
+    from hpsearch.cli.lines import estimate_lines
 
     spec = planned.spec
     say(
@@ -150,20 +172,49 @@ def _print_plan(console: Console, planned: SearchPlan) -> None:
     say(console, "nothing was written (--dry-run)")
 
 
-def _print_end(console: Console, record: SearchRecord) -> None:
+def _print_end(console: Console, record: SearchRecord, *, stopped: str = "") -> None:
+    """What was found, and what can be done next; `stopped` is why it was asked to stop, if so."""
     from hpsearch.cli.report import print_report
     from hpsearch.results.report import report_document
 
     print_report(console, report_document(record, best=1))
-    runs = "" if record.runs == RUNS else f" --runs {shlex.quote(str(record.runs))}"
     asked = record.spec["trials"]
     text = f"search {record.name} has {record.finished} finished trials ({asked} asked for)."
-    if record.finished < asked:
-        say(console, f"{text} So many configurations were infeasible that it gave up: narrow them")
-    else:
+    if record.finished >= asked:
         say(console, f"{text} To add some: the same command with --trials {2 * record.finished}")
+    elif stopped:
+        say(console, f"{text} It was stopped ({stopped}); the same command goes on")
+    else:
+        say(console, f"{text} {_gave_up(record)}")
     if not record.ranked():
         say(console, "no trial is complete, so there is nothing to export")
         return
-    say(console, f"to export the best: hpsearch export {record.name}{runs}")
-    say(console, f"to look at all:     hpsearch dashboard{runs}")
+    place = _place_options(record)
+    say(console, f"to export the best: hpsearch export {record.name}{place}")
+    say(console, f"to look at all:     hpsearch dashboard{place}")
+
+
+def _gave_up(record: SearchRecord) -> str:
+    """Why it ended before it had all its trials, though nobody stopped it."""
+    from hpsearch.engine.states import ASIDE, DUPLICATE, INFEASIBLE, most_aside
+
+    patience = record.spec.get("patience", 0)
+    if sum(map(record.count, ASIDE)) < most_aside(1):  # too few of these to be the reason
+        if patience:
+            return f"The last {patience} made the best no better (--patience)"
+        if record.spec.get("sampler") == "grid":
+            return "All combinations of the grid have been tried"
+    if record.count(DUPLICATE) > record.count(INFEASIBLE):
+        return "What was drawn had been measured so often that it gave up: widen the space"
+    return "So many configurations were infeasible that it gave up: narrow them"
+
+
+def _place_options(record: SearchRecord) -> str:
+    """The options by which other commands find the search."""
+    options = []
+    if record.runs != RUNS:
+        options += ["--runs", str(record.runs)]
+    address = record.place.address
+    if address is not None and address != os.environ.get(STORAGE):
+        options += ["--storage", without_password(address)]
+    return "".join(f" {shlex.quote(option)}" for option in options)

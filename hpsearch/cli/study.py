@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from hpsearch.cli.options import DataOptions, SplitOptions
 
 if TYPE_CHECKING:
     from hpsearch.engine.spec import StudySpec
-    from hpsearch.families import Override
+    from hpsearch.families import Override, ParamValue
 
 Study = Annotated[
     Path | None,
@@ -48,6 +49,60 @@ Set = Annotated[
         "them. Give the option again for more.",
     ),
 ]
+Objective = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What the best is chosen by: val_accuracy (default), val_balanced_accuracy, "
+        "val_macro_f1 or val_loss; several, with a Pareto front, as val_accuracy,params: behind "
+        "the first also params, macs, latency.",
+    ),
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="What chooses the parameters: tpe, gp, random, qmc, grid or nsga2."
+    ),
+]
+SamplerSet = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="A setting of the sampler, as n_startup_trials=5; give the option again for more.",
+    ),
+]
+Pruner = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What stops trials early: median, percentile, hyperband, halving, patient, threshold "
+        "or none.",
+    ),
+]
+PrunerSet = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="A setting of the pruner, as n_startup_trials=5; give the option again for more.",
+    ),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Stop when N trials in a row did not make the best better; 0: go through all.",
+    ),
+]
+Attempts = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Fail a trial whose worker died N times in a row without getting further.",
+    ),
+]
+
+_TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
+"""How a setting is written that is on or off."""
 
 
 def study_spec(
@@ -64,6 +119,14 @@ def study_spec(
 
     spec = load_study(study) if study is not None else StudySpec()
     overrides = parse_overrides(options.pop("overrides"))
+    for kind in ("sampler", "pruner"):
+        given = parse_settings(f"--{kind}-set", options.pop(f"{kind}_set", None) or [])
+        # Settings of the file are for the file's own choice.
+        stays = options.get(kind) in (None, getattr(spec, kind))
+        options[f"{kind}_options"] = {
+            **(getattr(spec, f"{kind}_options") if stays else {}),
+            **given,
+        }
     changes = {name: value for name, value in options.items() if value is not None}
     if families:  # files of the user's own are found from anywhere afterwards
         changes["families"] = tuple(
@@ -93,3 +156,33 @@ def parse_overrides(texts: list[str]) -> dict[str, Override]:
             raise SpaceError(f"--set {name} is given twice; give it once, as LOW..HIGH or A,B")
         overrides[name] = override
     return overrides
+
+
+def parse_settings(option: str, texts: list[str]) -> dict[str, ParamValue]:
+    """What an option such as --sampler-set says: numbers, true or false, else texts, by name.
+
+    Raises:
+        SearchError: it has not the form NAME=VALUE, or one name is given twice.
+    """
+    from hpsearch.errors import SearchError
+
+    settings: dict[str, ParamValue] = {}
+    for text in texts:
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not name or not value:
+            raise SearchError(
+                f"{option} takes NAME=VALUE, such as n_startup_trials=5, not {text!r}"
+            )
+        if name in settings:
+            raise SearchError(f"{option} {name} is given twice; give it once")
+        settings[name] = _parse_setting(value)
+    return settings
+
+
+def _parse_setting(text: str) -> ParamValue:
+    if text.lower() in _TRUTHS:
+        return _TRUTHS[text.lower()]
+    for parse in (int, float):
+        with contextlib.suppress(ValueError):
+            return parse(text)
+    return text

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import socketserver
-from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from optuna_dashboard import wsgi
 
+from hpsearch.engine.place import Place
 from hpsearch.engine.storage import open_storage
 from hpsearch.errors import SearchError
 
@@ -24,7 +24,7 @@ class _QuietHandler(WSGIRequestHandler):
         """Library code never prints."""
 
 
-def dashboard_server(runs: Path, port: int) -> WSGIServer:
+def dashboard_server(place: Place, port: int) -> WSGIServer:
     """A server of the dashboard that listens already; `serve_forever` answers.
 
     Args:
@@ -33,7 +33,7 @@ def dashboard_server(runs: Path, port: int) -> WSGIServer:
     Raises:
         SearchError: there is no storage, or the port is taken.
     """
-    storage = open_storage(runs)
+    storage = open_storage(place)
     try:
         return make_server(
             HOST, port, wsgi(storage), server_class=_Server, handler_class=_QuietHandler

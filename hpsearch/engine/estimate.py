@@ -114,6 +114,21 @@ def _measure(
     return dataclasses.replace(stored, epoch_seconds=epoch_seconds(model, view, config, device))
 
 
+def family_epoch_seconds(
+    spec: StudySpec, family: str, data: DataViews, device: torch.device, pace: Pace
+) -> float:
+    """How long an epoch takes of what a family tries first, with the threads that are set; 0 where
+    that cannot be trained.
+    """
+    if not pace.epoch_seconds:
+        return 0.0
+    usual = spec.wanted.forced(rule_setting(device))
+    usual = dataclasses.replace(usual, precision=pace.precision)
+    config = usual.applied(first_config(spec, family, data.shape, precision=usual.precision))
+    view = data.view(config)
+    return epoch_seconds(_model(config, view), view, config, device)
+
+
 def _model(config: TrainConfig, view: ResidentData) -> StagedModel:
     return initial_model(resolve_config(config), view.preprocessing.shape, len(view.classes))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from pathlib import Path
 
 import optuna
 import torch
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from hpsearch.config import TrainConfig
 from hpsearch.data.resident import ResidentData
@@ -18,27 +18,32 @@ from hpsearch.data.views import DataViews
 from hpsearch.engine.estimate import Pace
 from hpsearch.engine.events import EpochFinished, Event, TrialFinished, TrialStarted
 from hpsearch.engine.fit import Fit
+from hpsearch.engine.lease_table import LeaseLostError
+from hpsearch.engine.leases import Claim
+from hpsearch.engine.outcome import drop_checkpoints, record_metrics
+from hpsearch.engine.place import Place
 from hpsearch.engine.records import (
     BATCHES,
+    CHECKPOINT,
     CONFIG,
     FAILURE,
     HISTORY,
-    INFEASIBLE,
     TrialRecord,
-    rank,
     trial_folder,
     trial_record,
 )
 from hpsearch.engine.spec import StudySpec
-from hpsearch.engine.trial_files import TrialFiles
+from hpsearch.engine.states import DUPLICATE, INFEASIBLE
+from hpsearch.engine.stop import Stop
+from hpsearch.engine.trial_files import TrialFiles, clear
 from hpsearch.errors import HpsearchError, InfeasibleError, NonFiniteLossError
 from hpsearch.families import family_label, initial_model, resolve_config, suggest_config
 from hpsearch.training.checkpoint import Checkpoint
+from hpsearch.training.costs import trial_values
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import write_batches, write_history
 from hpsearch.training.memory import is_out_of_memory, release_memory
 from hpsearch.training.model import StagedModel, parameter_counts
-from hpsearch.training.objectives import Objective, objective_info
 from hpsearch.training.trainer import Training, derive_seed
 
 # What a checkpoint tells of its epoch: the same in every repetition.
@@ -51,243 +56,313 @@ _METRICS = tuple(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Worker:
-    """What the trials of one process share."""
+    """What the trials of one process share.
+
+    Attributes:
+        number: from 1; 0: the search's own process.
+        should_pause: after each epoch of a trial, by its name, whether it is to be paused there.
+    """
 
     spec: StudySpec
-    runs: Path
+    place: Place
     data: DataViews
     fingerprints: Mapping[str, str]
     device: torch.device
     paces: Mapping[str, Pace]
     watch: Callable[[Event], None]
+    stop: Stop
+    number: int = 0
+    should_pause: Callable[[str, EpochResult], bool] = lambda _name, _result: False
 
 
-def run_trial(worker: Worker, study: optuna.Study, family: str, trial: optuna.Trial) -> TrialRecord:
-    """Runs `trial` and tells the study how it ended.
+class HandedBack(Exception):  # noqa: N818 - nothing went wrong
+    """A trial's state is saved, and another worker, or a later start, is to go on with it.
 
-    An interrupted trial goes on under its own number from its newest whole training state, or else
-    from its first epoch: its parameters and reports are those stored, and the pruner is not asked
-    about epochs that it has passed already.
-
-    Where this is broken off (Ctrl-C, a crash), the trial stays "running" in the storage, and
-    the next start of the search takes it up.
+    Attributes:
+        pause: not before it is resumed.
     """
-    stored = study.get_trials(deepcopy=False)[trial.number]
-    folder = trial_folder(worker.runs, worker.spec.name, family, trial.number)
-    files = TrialFiles(folder, every=worker.spec.checkpoint_every)
-    if CONFIG not in trial.user_attrs:  # it is new: files here are those of a search long gone
-        files.empty()
-    history: list[EpochResult] = []
-    try:
-        config = _config(worker, trial, family, enqueued="fixed_params" in stored.system_attrs)
+
+    def __init__(self, reason: str, *, pause: bool = False) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+class Trial:
+    """A trial that is this worker's to run.
+
+    Attributes:
+        name: family and number, such as cnn-7.
+    """
+
+    def __init__(self, worker: Worker, study: optuna.Study, family: str, claim: Claim) -> None:
+        self._worker = worker
+        self._study = study
+        self._family = family
+        self._claim = claim
+        # Reading all trials has Optuna's cache know the one that was claimed behind its back.
+        study._thread_local.cached_all_trials = None
+        trials = study.get_trials(deepcopy=False)
+        self._stored = next(t for t in reversed(trials) if t._trial_id == claim.lease.trial_id)
+        self._earlier = [trial for trial in trials if trial.number < self._stored.number]
+        self.name = f"{family_label(family)}-{self._stored.number}"
+        self._folder = trial_folder(
+            worker.place.runs, worker.spec.name, family, self._stored.number
+        )
+        self._files = TrialFiles(
+            self._folder, attempt=claim.lease.token, every=worker.spec.checkpoint_every
+        )
+        self._prunes = len(worker.spec.objectives) == 1  # Optuna cannot judge by several
+
+    def run(self, lost: threading.Event) -> TrialRecord:
+        """Runs it and tells the study how it ended.
+
+        One that another worker had goes on from its newest whole training state, or else from its
+        first epoch: its parameters and reports are those stored, and the pruner is not asked about
+        epochs that it has passed already.
+
+        Args:
+            lost: is set when the trial is another worker's.
+
+        Raises:
+            HandedBack: it is to be stopped, and its state is saved.
+            LeaseLostError: another worker has taken it over; nothing of it was written since.
+        """
+        self._take_files()
+        if self._claim.hopeless:
+            return self._give_up()
+        trial = optuna.Trial(self._study, self._stored._trial_id)
+        history: list[EpochResult] = []
+        values: tuple[float, ...] = ()
+        try:
+            config = self._config(trial)
+            if self._measured(trial):
+                return self._tell(trial, TrialState.FAIL, history)
+            state, values = self._train(trial, config, history, lost)
+        except (LeaseLostError, HandedBack):
+            raise
+        except InfeasibleError as error:
+            state = self._keep_away(trial, str(error))
+        except NonFiniteLossError as error:
+            trial.set_user_attr(FAILURE, " ".join(str(error).split()))
+            prune = self._worker.spec.non_finite == "prune"
+            state = TrialState.PRUNED if prune else TrialState.FAIL
+        except Exception as error:
+            known = isinstance(error, HpsearchError)
+            text = str(error) if known else f"{type(error).__name__}: {error}"
+            if is_out_of_memory(error):  # before the first step: no smaller parts would help
+                state = self._keep_away(trial, f"the model alone does not fit into memory: {text}")
+            elif known or self._family.endswith(".py"):
+                trial.set_user_attr(FAILURE, " ".join(text.split()))
+                state = TrialState.FAIL
+            else:
+                raise  # a bug of ours; one in a user's own model is a failed trial
+        return self._tell(trial, state, history, values)
+
+    def _take_files(self) -> None:
+        if CONFIG in self._stored.user_attrs:
+            self._files.take_over()
+        else:  # it is new
+            self._files.begin()
+
+    def _give_up(self) -> TrialRecord:
+        """Has a trial fail that cost too many workers their lives, with its history."""
+        trial = optuna.Trial(self._study, self._stored._trial_id)
+        times = "" if self._claim.deaths == 1 else f" {self._claim.deaths} times in a row"
+        trial.set_user_attr(FAILURE, f"its worker died{times}: {self._claim.lost}")
+        return self._tell(trial, TrialState.FAIL, list(self._files.history()))
+
+    def _measured(self, trial: optuna.Trial) -> bool:
+        """Whether an earlier trial has the same parameters; then it says so."""
+        for other in reversed(self._earlier):
+            if other.params == trial.params and other.state is not TrialState.WAITING:
+                first = other.user_attrs.get(DUPLICATE, "")
+                name = first.partition(" ")[0] or f"{family_label(self._family)}-{other.number}"
+                trial.set_user_attr(DUPLICATE, f"{name} has the same parameters")
+                return True
+        return False
+
+    def _keep_away(self, trial: optuna.Trial, reason: str) -> TrialState:
+        """Has the sampler learn to keep away; to it, a failed trial would look like any other."""
+        trial.set_user_attr(INFEASIBLE, " ".join(reason.split()))
+        if self._stored.constraints == {}:
+            trial.set_constraint(INFEASIBLE, 1.0)
+        return TrialState.PRUNED
+
+    def _config(self, trial: optuna.Trial) -> TrainConfig:
+        """Its configuration: its stored one, else a new one from the family's space."""
+        stored = trial.user_attrs.get(CONFIG)
+        if stored is not None:
+            return TrainConfig.from_dict(stored)
+        spec = self._worker.spec
+        enqueued = "fixed_params" in self._stored.system_attrs
+        drawn_by = "known-good" if enqueued else "model" if trial.relative_params else "random"
+        trial.set_user_attr("chosen_by", drawn_by)
+        config = suggest_config(
+            self._family,
+            trial,
+            self._worker.data.shape,
+            epochs=spec.epochs,
+            seed=derive_seed(spec.seed, family_label(self._family), trial.number) % 2**32,
+            precision=self._worker.paces[self._family].precision,
+            early_stopping=spec.early_stopping,
+            objective=spec.objectives[0].name,
+            overrides=spec.overrides,
+        )
+        config = resolve_config(config)
+        trial.set_user_attr(CONFIG, config.to_dict())
+        return config
+
+    def _train(
+        self,
+        trial: optuna.Trial,
+        config: TrainConfig,
+        history: list[EpochResult],
+        lost: threading.Event,
+    ) -> tuple[TrialState, tuple[float, ...]]:
+        """Trains in parts that fit the memory; adds to `history`. Its values are those of all
+        objectives, where it was not pruned.
+        """
+        worker = self._worker
         data = worker.data.view(config)
-        model = initial_model(config, data.preprocessing.shape, len(data.classes))
-        fit = Fit(worker.spec, worker.paces[family], worker.device, study, trial)
+        shape = data.preprocessing.shape
+        model = initial_model(config, shape, len(data.classes))
+        pace = worker.paces[self._family]
+        fit = Fit(worker.spec, pace, worker.device, self._study, trial)
         config = fit.decided(config, model, data)
         trial.set_user_attr("parameters", parameter_counts(model)[0])
-        name = f"{family_label(family)}-{trial.number}"
-        reported = max(stored.intermediate_values, default=-1)
+        reported = max(self._stored.intermediate_values, default=-1)
         while (
-            pruned := _attempt(worker, trial, name, config, model, data, files, history, reported)
+            pruned := self._attempt(trial, config, model, data, history, reported, lost)
         ) is None:
             reported = max(reported, len(history) - 1)
             history.clear()
-            files.empty()
+            self._files.empty()
             config = fit.smaller(config, model, data)
             release_memory(worker.device)
-            model = initial_model(config, data.preprocessing.shape, len(data.classes))
-        state = TrialState.PRUNED if pruned else TrialState.COMPLETE
-    except InfeasibleError as error:
-        state = _keep_away(trial, stored, str(error))
-    except NonFiniteLossError as error:
-        trial.set_user_attr(FAILURE, " ".join(str(error).split()))
-        prune = worker.spec.non_finite == "prune"
-        state = TrialState.PRUNED if prune else TrialState.FAIL
-    except Exception as error:
-        known = isinstance(error, HpsearchError)
-        text = str(error) if known else f"{type(error).__name__}: {error}"
-        if is_out_of_memory(error):  # before the first step: no smaller parts would help
-            state = _keep_away(trial, stored, f"the model alone does not fit into memory: {text}")
-        elif known or family.endswith(".py"):
-            trial.set_user_attr(FAILURE, " ".join(text.split()))
-            state = TrialState.FAIL
-        else:
-            raise  # a bug of ours; one in a user's own model is a failed trial
-    value = None
-    if history:
-        write_history(folder / HISTORY, history)
-        write_batches(folder / BATCHES, history)
-        value = _record_metrics(trial, history, objective_info(worker.spec.objective))
-    if state is TrialState.COMPLETE:
-        files.write_best()
-    else:  # to the study it has none
-        value = None
-    study.tell(trial, value, state=state)
-    drop_checkpoints(worker, study, family)
-    record = trial_record(
-        worker.runs,
-        worker.spec.name,
-        family,
-        study.get_trials(deepcopy=False)[trial.number],
-        objective=worker.spec.objective,
-    )
-    worker.watch(TrialFinished(trial=record))
-    return record
+            model = initial_model(config, shape, len(data.classes))
+        if pruned:
+            return TrialState.PRUNED, ()
+        rows = worker.spec.objectives
+        best = max(history, key=rows[0].key)
+        return TrialState.COMPLETE, trial_values(rows, best, model, shape, worker.device)
 
-
-def _keep_away(trial: optuna.Trial, stored: FrozenTrial, reason: str) -> TrialState:
-    """Has the sampler learn to keep away; to it, a failed trial would look like any other."""
-    trial.set_user_attr(INFEASIBLE, " ".join(reason.split()))
-    if stored.constraints == {}:
-        trial.set_constraint(INFEASIBLE, 1.0)
-    return TrialState.PRUNED
-
-
-def _config(worker: Worker, trial: optuna.Trial, family: str, *, enqueued: bool) -> TrainConfig:
-    """The trial's configuration: its stored one, else a new one from the family's space."""
-    stored = trial.user_attrs.get(CONFIG)
-    if stored is not None:
-        return TrainConfig.from_dict(stored)
-    spec = worker.spec
-    drawn_by = "known-good" if enqueued else "model" if trial.relative_params else "random"
-    trial.set_user_attr("chosen_by", drawn_by)
-    config = suggest_config(
-        family,
-        trial,
-        worker.data.shape,
-        epochs=spec.epochs,
-        seed=derive_seed(spec.seed, family_label(family), trial.number) % 2**32,
-        precision=worker.paces[family].precision,
-        early_stopping=spec.early_stopping,
-        objective=spec.objective,
-        overrides=spec.overrides,
-    )
-    config = resolve_config(config)
-    trial.set_user_attr(CONFIG, config.to_dict())
-    return config
-
-
-def _attempt(
-    worker: Worker,
-    trial: optuna.Trial,
-    name: str,
-    config: TrainConfig,
-    model: StagedModel,
-    data: ResidentData,
-    files: TrialFiles,
-    history: list[EpochResult],
-    reported: int,
-) -> bool | None:
-    """Trains from the newest state of `config`, else from the first epoch; whether the pruner
-    stopped it. None where the memory was not enough: then nothing of it is left in there.
-    """
-    resume = files.take_up(config)
-    history += () if resume is None else resume.history
-    worker.watch(
-        TrialStarted(
-            name=name,
-            family=family_label(config.family),
-            chosen_by=trial.user_attrs["chosen_by"],
-            params=trial.params,
-            epochs=config.epochs,
-            history=tuple(history),
+    def _attempt(
+        self,
+        trial: optuna.Trial,
+        config: TrainConfig,
+        model: StagedModel,
+        data: ResidentData,
+        history: list[EpochResult],
+        reported: int,
+        lost: threading.Event,
+    ) -> bool | None:
+        """Trains from the newest state of `config`, else from the first epoch; whether the pruner
+        stopped it. None where the memory was not enough: then nothing of it is left in there.
+        """
+        resume = self._files.take_up(config)
+        history += () if resume is None else resume.history
+        self._worker.watch(
+            TrialStarted(
+                name=self.name,
+                family=family_label(config.family),
+                chosen_by=trial.user_attrs["chosen_by"],
+                params=trial.params,
+                epochs=config.epochs,
+                history=tuple(history),
+                worker=self._worker.number,
+            )
         )
-    )
-    checkpoint = functools.partial(_checkpoint, worker, name, config, model, data)
-    try:
-        training = Training(model, data, config, device=worker.device, resume=resume)
-        return _train(worker, trial, name, training, checkpoint, files, history, reported)
-    except Exception as error:
-        if is_out_of_memory(error):
-            return None
-        raise
+        checkpoint = functools.partial(self._checkpoint, config, model, data)
+        try:
+            training = Training(model, data, config, device=self._worker.device, resume=resume)
+            return self._epochs(trial, training, checkpoint, history, reported, lost)
+        except Exception as error:
+            if is_out_of_memory(error):
+                return None
+            raise
 
+    def _epochs(
+        self,
+        trial: optuna.Trial,
+        training: Training,
+        checkpoint: Callable[[EpochResult], Checkpoint],
+        history: list[EpochResult],
+        reported: int,
+        lost: threading.Event,
+    ) -> bool:
+        """Trains, reports and saves; adds to `history`; returns whether the pruner stopped it.
 
-def _train(
-    worker: Worker,
-    trial: optuna.Trial,
-    name: str,
-    training: Training,
-    checkpoint: Callable[[EpochResult], Checkpoint],
-    files: TrialFiles,
-    history: list[EpochResult],
-    reported: int,
-) -> bool:
-    """Trains, reports and saves; adds to `history`; returns whether the pruner stopped it.
+        Epochs up to `reported` are in the storage already, and the pruner let them pass.
+        """
+        worker = self._worker
+        objective = worker.spec.objectives[0]
+        with closing(training.run()) as epochs:
+            for result in epochs:
+                if lost.is_set():
+                    raise LeaseLostError("the trial was taken over by another worker")
+                history.append(result)
+                if result.is_best:
+                    self._files.keep(checkpoint(result))
+                if self._prunes and result.epoch > reported:
+                    trial.report(objective.value(result), result.epoch)
+                worker.watch(EpochFinished(name=self.name, result=result))
+                if self._prunes and result.epoch >= reported and trial.should_prune():
+                    return True
+                pause = worker.should_pause(self.name, result)
+                if (pause or worker.stop.wanted) and not training.is_over:
+                    self._files.save(training.state)
+                    raise HandedBack("paused" if pause else worker.stop.reason, pause=pause)
+                self._files.save_if_due(len(history), training.state)
+        return False
 
-    Epochs up to `reported` are in the storage already, and the pruner let them pass.
-    """
-    objective = objective_info(worker.spec.objective)
-    with closing(training.run()) as epochs:
-        for result in epochs:
-            history.append(result)
-            if result.is_best:
-                files.keep(checkpoint(result))
-            if result.epoch > reported:
-                trial.report(objective.value(result), result.epoch)
-            worker.watch(EpochFinished(name=name, result=result))
-            if result.epoch >= reported and trial.should_prune():
-                return True
-            files.save_if_due(len(history), training.state)
-    return False
+    def _checkpoint(
+        self, config: TrainConfig, model: StagedModel, data: ResidentData, result: EpochResult
+    ) -> Checkpoint:
+        """The model as it is now, in memory of its own."""
+        state, worker = model.state_dict(), self._worker
+        return Checkpoint(
+            state={name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()},
+            config=config,
+            classes=data.classes,
+            preprocessing=data.preprocessing,
+            metrics={name: getattr(result, name) for name in _METRICS},
+            origin={
+                "search": worker.spec.name,
+                "trial": self.name,
+                "data_fingerprint": worker.fingerprints["data"],
+                "split_fingerprint": worker.fingerprints["split"],
+            },
+        )
 
-
-def _checkpoint(
-    worker: Worker,
-    name: str,
-    config: TrainConfig,
-    model: StagedModel,
-    data: ResidentData,
-    result: EpochResult,
-) -> Checkpoint:
-    """The model as it is now, in memory of its own."""
-    return Checkpoint(
-        state={n: tensor.detach().to("cpu", copy=True) for n, tensor in model.state_dict().items()},
-        config=config,
-        classes=data.classes,
-        preprocessing=data.preprocessing,
-        metrics={name: getattr(result, name) for name in _METRICS},
-        origin={
-            "search": worker.spec.name,
-            "trial": name,
-            "data_fingerprint": worker.fingerprints["data"],
-            "split_fingerprint": worker.fingerprints["split"],
-        },
-    )
-
-
-def _record_metrics(trial: optuna.Trial, history: list[EpochResult], objective: Objective) -> float:
-    """Stores what the trial gave, and returns its value: that of its best epoch."""
-    best = max(history, key=objective.key)
-    value = objective.value(best)
-    seconds = sum(result.seconds for result in history)
-    attrs = {
-        "value": value,
-        "val_accuracy": best.val_accuracy,
-        "val_balanced_accuracy": best.val_balanced_accuracy,
-        "val_macro_f1": best.val_macro_f1,
-        "val_loss": best.val_loss,
-        "best_epoch": best.epoch,
-        "epochs": len(history),
-        "seconds": seconds,
-        "images_per_second": sum(r.images_per_second * r.seconds for r in history) / seconds,
-    }
-    for key, attr in attrs.items():
-        trial.set_user_attr(key, attr)
-    return value
-
-
-def drop_checkpoints(worker: Worker, study: optuna.Study, family: str) -> None:
-    """Removes the checkpoints of all finished trials of a family but its best `keep`, and what
-    only running trials need.
-    """
-    records = [
-        trial_record(worker.runs, worker.spec.name, family, trial, objective=worker.spec.objective)
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished()
-    ]
-    kept = {record.number for record in rank(records)[: worker.spec.keep]}
-    for record in records:
-        TrialFiles(record.folder).clear()
-        if record.number not in kept and record.checkpoint is not None:
-            record.checkpoint.unlink()
+    def _tell(
+        self,
+        trial: optuna.Trial,
+        state: TrialState,
+        history: list[EpochResult],
+        values: tuple[float, ...] = (),
+    ) -> TrialRecord:
+        """Writes down how it ended: first its files, so that what the study says is there."""
+        worker, spec = self._worker, self._worker.spec
+        if history:
+            write_history(self._files.folder / HISTORY, history)
+            write_batches(self._files.folder / BATCHES, history)
+            record_metrics(trial, history, spec.objectives[0])
+        if state is TrialState.COMPLETE:
+            trial.set_user_attr("values", list(values))
+            self._files.write_best()
+        self._files.publish()
+        # To the study, one that is not complete has no value.
+        self._study.tell(trial, values if state is TrialState.COMPLETE else None, state=state)
+        clear(self._folder)
+        if state is not TrialState.COMPLETE:
+            (self._folder / CHECKPOINT).unlink(missing_ok=True)
+        drop_checkpoints(spec, worker.place, self._study, self._family)
+        record = trial_record(
+            worker.place,
+            spec.name,
+            self._family,
+            self._study.get_trials(deepcopy=False)[trial.number],
+            objective=spec.objective,
+        )
+        worker.watch(TrialFinished(trial=record))
+        return record

@@ -17,6 +17,7 @@ from hpsearch.data.decode import Progress
 from hpsearch.data.resident import ResidentData
 from hpsearch.data.views import DataViews
 from hpsearch.engine.feasibility import first_config
+from hpsearch.engine.place import Place
 from hpsearch.engine.records import load_search
 from hpsearch.engine.setup import prepare_data
 from hpsearch.engine.spec import StudySpec
@@ -61,6 +62,7 @@ def check_study(
     spec: StudySpec,
     *,
     runs: str | Path = "runs",
+    storage: str | None = None,
     trial: str | None = None,
     device: str = "auto",
     watch: Callable[[Progress], None] | None = None,
@@ -68,7 +70,7 @@ def check_study(
     """Checks the settings that each family of a study tries first, or those of one trial.
 
     Args:
-        runs: where the search of `trial` is.
+        runs, storage: where the search of `trial` is.
         trial: of the search that is called as the study is, such as cnn-7.
         watch: is told how far the decoding of data has come that is not in the store yet.
 
@@ -76,10 +78,10 @@ def check_study(
         HpsearchError: as `search`; or there is no such trial, or it has no configuration yet.
     """
     target = resolve_device(device)
-    prepared = prepare_data(spec, None, Path(runs), watch=watch)
+    prepared = prepare_data(spec, None, Place.of(runs, storage), watch=watch)
     views = prepared.views(target, watch=watch)
     if trial is not None:
-        search = load_search(runs, spec.name)
+        search = load_search(runs, spec.name, storage=storage)
         record = search.trial(trial)
         if record.config is None:
             raise SearchError(f"trial {trial} has no configuration yet: it is {record.state}")

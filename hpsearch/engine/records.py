@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from hpsearch.config import TrainConfig
-from hpsearch.engine.storage import open_storage
+from hpsearch.engine.leases import idle_trials
+from hpsearch.engine.place import Place
+from hpsearch.engine.states import DUPLICATE, FINISHED, INFEASIBLE, trial_state
+from hpsearch.engine.storage import SearchStorage, open_storage
 from hpsearch.errors import CheckpointError, SearchError
 from hpsearch.families import family_label
+from hpsearch.training.costs import Objectives, objective_rows, pareto_front
 from hpsearch.training.objectives import DEFAULT_OBJECTIVE, Objective, objective_info
 
 CHECKPOINT = "checkpoint.pt"
@@ -24,14 +29,7 @@ BATCHES = "batches.csv"
 SPLIT = "split.npz"
 CONFIG = "config"
 FAILURE = "failure"
-INFEASIBLE = "infeasible"
-DUPLICATE = "duplicate"
 NOTE = "note"
-FINISHED = ("complete", "pruned", "failed")
-"""What counts as one of the trials that were asked for; the others in ASIDE never trained."""
-ASIDE = (INFEASIBLE, DUPLICATE)
-"""States of trials that never trained; each is the name of an attribute that says why, too."""
-
 _OPENING = "test_opening:"
 
 
@@ -44,9 +42,12 @@ class TrialRecord:
         state: "complete", "pruned", "failed", "infeasible", "duplicate" (of a configuration that
             was measured already), "running", "interrupted", "paused" or "waiting".
         chosen_by: "known-good" (tried first), "random" (start-up) or "model" (TPE).
-        objective: of the search, by name: a row of the table in `training/objectives.py`.
+        objective: of the search, the first of several, by name: a row of the table in
+            `training/objectives.py`.
         value: the objective's, at the epoch whose checkpoint is kept, the trial's best; None
             before the first epoch. Of a trial that was not completed: of its best epoch so far.
+        values: of all objectives, that one's first; empty until it is complete, and where there is
+            but one.
         val_accuracy, val_balanced_accuracy, val_macro_f1, val_loss: at the same epoch; the two
             in the middle are None in searches of the first version, too.
         config: what it trains with; None until that is decided.
@@ -55,7 +56,7 @@ class TrialRecord:
         folder: where its checkpoint and history lie.
     """
 
-    runs: Path
+    place: Place
     search: str
     family: str
     number: int
@@ -76,6 +77,12 @@ class TrialRecord:
     failure: str
     note: str
     folder: Path
+    values: tuple[float, ...] = ()
+
+    @property
+    def runs(self) -> Path:
+        """The folder of its search's files."""
+        return self.place.runs
 
     @property
     def name(self) -> str:
@@ -117,7 +124,7 @@ class SearchRecord:
         openings: looks at the test split so far, oldest first.
     """
 
-    runs: Path
+    place: Place
     name: str
     families: tuple[str, ...]
     spec: Mapping[str, Any]
@@ -127,14 +134,24 @@ class SearchRecord:
     openings: tuple[TestOpening, ...]
 
     @property
+    def runs(self) -> Path:
+        """The folder of its files."""
+        return self.place.runs
+
+    @property
     def objective(self) -> Objective:
-        """What it is for."""
+        """What trials are ranked by."""
         return objective_of(self.spec)
+
+    @property
+    def objectives(self) -> Objectives:
+        """All that it is for; what trials are ranked by is the first."""
+        return objectives_of(self.spec)
 
     @property
     def folder(self) -> Path:
         """Where the files of the search lie."""
-        return self.runs / self.name
+        return self.place.runs / self.name
 
     @property
     def best(self) -> TrialRecord:
@@ -161,6 +178,14 @@ class SearchRecord:
         """Complete trials, the best first; of one family only where one is given."""
         return rank(trial for trial in self.trials if family in (None, trial.family))
 
+    def pareto(self) -> list[TrialRecord]:
+        """Complete trials of all families that no other one dominates: is as good by each
+        objective, and better by one; the best by the first objective first.
+        """
+        ranked = self.ranked()
+        points = [trial.values or (trial.value,) for trial in ranked]
+        return [ranked[place] for place in pareto_front(self.objectives, points)]
+
     @property
     def finished(self) -> int:
         """How many trials ended, one way or another."""
@@ -185,42 +210,32 @@ class SearchRecord:
         )
 
 
-_STATES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}
-
-
 def rank(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     """The complete ones of `trials`, the best first."""
     complete = (trial for trial in trials if trial.state == "complete")
     return sorted(complete, key=lambda trial: trial.key, reverse=True)
 
 
+def best_first(trials: Iterable[FrozenTrial], objectives: Objectives) -> list[FrozenTrial]:
+    """The complete ones of the trials of a study, in the order in which `rank` has them."""
+    complete = [trial for trial in trials if trial_state(trial) == "complete"]
+
+    def key(trial: FrozenTrial) -> tuple[float, float]:
+        attrs = trial.user_attrs
+        value = attrs.get("value", attrs.get("val_accuracy", math.nan))
+        return objectives[0].key_of(value, attrs.get("val_loss", math.nan))
+
+    return sorted(complete, key=key, reverse=True)
+
+
 def objective_of(spec: Mapping[str, Any]) -> Objective:
-    """The objective of a stored specification; the first version had but one."""
-    return objective_info(spec.get("objective", DEFAULT_OBJECTIVE))
+    """What a stored specification ranks trials by: its first objective."""
+    return objectives_of(spec)[0]
 
 
-def left_to_do(states: Iterable[str], share: int) -> int:
-    """How many trials of a family are still to be run, by the states of those that it has.
-
-    Those in ASIDE are not counted, but when they are many, nothing more will be found.
-    """
-    states = list(states)
-    if sum(state in ASIDE for state in states) >= most_aside(share):
-        return 0
-    return max(0, share - sum(state in FINISHED for state in states))
-
-
-def most_aside(share: int) -> int:
-    """After how many infeasible or doubled configurations a family of so many trials is given
-    up.
-    """
-    return max(20, 5 * share)
+def objectives_of(spec: Mapping[str, Any]) -> Objectives:
+    """The objectives of a stored specification; the first version knew but one."""
+    return objective_rows(spec.get("objective", DEFAULT_OBJECTIVE))
 
 
 def study_name(search: str, family: str) -> str:
@@ -233,33 +248,30 @@ def trial_folder(runs: Path, search: str, family: str, number: int) -> Path:
     return runs / search / f"{family_label(family)}-{number}"
 
 
-def trial_state(trial: FrozenTrial) -> str:
-    """The state of a trial, as `TrialRecord` has it."""
-    if trial.state.is_finished():
-        for state in ASIDE:
-            if state in trial.user_attrs:
-                return state
-    return _STATES[trial.state]
-
-
 def trial_record(
-    runs: Path, search: str, family: str, trial: FrozenTrial, *, objective: str
+    place: Place, search: str, family: str, trial: FrozenTrial, *, objective: str, idle: str = ""
 ) -> TrialRecord:
-    """Reads one trial of a family's study; `objective` is the search's."""
+    """Reads one trial of a family's study.
+
+    Args:
+        objective: the search's (its first, or all).
+        idle: "interrupted" or "paused" where the trial is running, but nobody runs it.
+    """
     attrs = trial.user_attrs
     config = attrs.get(CONFIG)
     return TrialRecord(
-        runs=runs,
+        place=place,
         search=search,
         family=family_label(family),
         number=trial.number,
-        state=trial_state(trial),
+        state=idle or trial_state(trial),
         chosen_by=attrs.get("chosen_by", ""),
         params=trial.params,
         config=None if config is None else TrainConfig.from_dict(config),
-        objective=objective,
+        objective=objective.partition(",")[0],
         # Without a value of its own it is of the first version, or has no epoch yet.
         value=attrs.get("value", attrs.get("val_accuracy")),
+        values=tuple(attrs.get("values", ())),
         val_accuracy=attrs.get("val_accuracy"),
         val_balanced_accuracy=attrs.get("val_balanced_accuracy"),
         val_macro_f1=attrs.get("val_macro_f1"),
@@ -270,7 +282,7 @@ def trial_record(
         parameters=attrs.get("parameters", 0),
         failure=attrs.get(FAILURE, attrs.get(INFEASIBLE, attrs.get(DUPLICATE, ""))),
         note=attrs.get(NOTE, ""),
-        folder=trial_folder(runs, search, family, trial.number),
+        folder=trial_folder(place.runs, search, family, trial.number),
     )
 
 
@@ -286,7 +298,7 @@ def search_attrs(storage: BaseStorage) -> dict[str, dict[str, Any]]:
     return dict(reversed({attrs["search"]: attrs for attrs in ready}.items()))
 
 
-def read_search(storage: BaseStorage, runs: Path, name: str) -> SearchRecord:
+def read_search(storage: SearchStorage, place: Place, name: str) -> SearchRecord:
     """Reads the search called `name`, which must exist."""
     attrs = search_attrs(storage)[name]
     known = {study.study_name for study in optuna.get_all_study_summaries(storage=storage)}
@@ -303,15 +315,19 @@ def read_search(storage: BaseStorage, runs: Path, name: str) -> SearchRecord:
         for key, value in study.user_attrs.items()
         if key.startswith(_OPENING)
     ]
+    idle = idle_trials(storage, place, [study._study_id for study in studies.values()])
+    objective = objective_of(attrs["spec"]).name
     return SearchRecord(
-        runs=runs,
+        place=place,
         name=name,
         families=tuple(studies),
         spec=attrs["spec"],
         data=attrs["data"],
         fingerprints=attrs["fingerprints"],
         trials=tuple(
-            trial_record(runs, name, family, trial, objective=objective_of(attrs["spec"]).name)
+            trial_record(
+                place, name, family, trial, objective=objective, idle=idle.get(trial._trial_id, "")
+            )
             for family, study in studies.items()
             for trial in study.get_trials(deepcopy=False)
         ),
@@ -319,20 +335,26 @@ def read_search(storage: BaseStorage, runs: Path, name: str) -> SearchRecord:
     )
 
 
-def load_search(runs: str | Path = "runs", name: str | None = None) -> SearchRecord:
-    """Reads a search from a runs folder: the one called `name`, or the one started last.
+def load_search(
+    runs: str | Path = "runs", name: str | None = None, *, storage: str | None = None
+) -> SearchRecord:
+    """Reads a search: the one called `name`, or the one started last.
+
+    Args:
+        runs: the folder of the searches.
+        storage: address of their database; None: the file in `runs`.
 
     Raises:
         SearchError: there is no such search.
     """
-    runs = Path(runs)
-    storage = open_storage(runs)
-    names = list(search_attrs(storage))
+    place = Place.of(runs, storage)
+    database = open_storage(place)
+    names = list(search_attrs(database))
     if not names:
-        raise SearchError(f"no searches in {runs} yet; run 'hpsearch search' first")
+        raise SearchError(f"no searches in {place} yet; run 'hpsearch search' first")
     if name is not None and name not in names:
-        raise SearchError(f"no search {name!r} in {runs}; there are {', '.join(names)}")
-    return read_search(storage, runs, name or names[0])
+        raise SearchError(f"no search {name!r} in {place}; there are {', '.join(names)}")
+    return read_search(database, place, name or names[0])
 
 
 def record_opening(trial: TrialRecord, purpose: str) -> TestOpening:
@@ -341,7 +363,7 @@ def record_opening(trial: TrialRecord, purpose: str) -> TestOpening:
     opening = TestOpening(when=when, trial=trial.name, purpose=purpose)
     study = optuna.load_study(
         study_name=study_name(trial.search, trial.family),
-        storage=open_storage(trial.runs, write=True),
+        storage=open_storage(trial.place, write=True),
     )
     study.set_user_attr(_OPENING + when, dataclasses.asdict(opening))
     return opening

@@ -1,105 +1,241 @@
-"""What chooses the next trial's parameters, and what stops a trial early."""
+"""What chooses the next trial's parameters.
+
+A new sampler is one row of `SAMPLERS`. All of them are replayable: see `replayable.py`.
+"""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner, MedianPruner
-from optuna.samplers import BaseSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.samplers import RandomSampler
 
+from hpsearch.engine.policy_options import AMPLE, Budget, Setting, find_row, settle
+from hpsearch.engine.replayable import (
+    GenerationSampler,
+    ProcessSampler,
+    ReplayableSampler,
+    tpe_sampler,
+)
+from hpsearch.engine.space_filling import GridSampler, QMCSampler, StudySampler
+from hpsearch.errors import SearchError
+from hpsearch.families import ParamValue
 from hpsearch.training.trainer import derive_seed
+
+DEFAULT_SAMPLER = "tpe"
+
+Values = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplerInfo:
+    """One row of `SAMPLERS`.
+
+    Attributes:
+        name: as the user gives it.
+        help: for people.
+        make: the sampler, of the values of all its settings and a seed.
+        most_objectives: how many objectives it can be for.
+    """
+
+    name: str
+    help: str
+    settings: tuple[Setting, ...] = ()
+    make: Callable[[Values, int], StudySampler]
+    most_objectives: float = math.inf
+
+
+_STARTUP = Setting(
+    name="n_startup_trials",
+    help="trials drawn at random before the first that a model proposes",
+    kind=int,
+    default=lambda budget: budget.startup_trials,
+    usual="a quarter of the family's trials, 3 to 10",
+    low=1,
+)
+
+SAMPLERS: tuple[SamplerInfo, ...] = (
+    SamplerInfo(
+        name="tpe",
+        help="tree-structured Parzen estimator, which models what good and bad trials have in "
+        "common (Bergstra et al. 2011); for spaces of all kinds",
+        settings=(
+            _STARTUP,
+            Setting(
+                name="n_ei_candidates",
+                help="candidates of which the most promising is tried",
+                kind=int,
+                default=24,
+                low=1,
+            ),
+            Setting(
+                name="multivariate",
+                help="model parameters together, in groups that exist together",
+                kind=bool,
+                default=True,
+            ),
+            Setting(
+                name="constant_liar",
+                help="keep away from what running trials try",
+                kind=bool,
+                default=True,
+            ),
+        ),
+        make=lambda values, seed: ReplayableSampler(
+            lambda draw: tpe_sampler(draw, **values), seed=seed
+        ),
+    ),
+    SamplerInfo(
+        name="gp",
+        help="Gaussian process; for small spaces of numbers, where it needs the fewest trials; "
+        "parameters that only some trials have are drawn at random; about a second a trial",
+        settings=(
+            _STARTUP,
+            Setting(
+                name="n_modelled_trials",
+                help="at most so many trials are modelled, the best and the newest",
+                kind=int,
+                default=200,
+                low=10,
+                high=2000,
+            ),
+        ),
+        make=lambda values, seed: ReplayableSampler(
+            lambda draw: ProcessSampler(draw, **values), seed=seed
+        ),
+        most_objectives=4,
+    ),
+    SamplerInfo(
+        name="random",
+        help="every trial by itself: what others are to be compared with",
+        make=lambda _, seed: ReplayableSampler(
+            lambda draw: RandomSampler(seed=draw.seed), seed=seed
+        ),
+    ),
+    SamplerInfo(
+        name="qmc",
+        help="as random, but spread more evenly, over a scrambled Sobol' sequence (Bergstra and "
+        "Bengio 2012)",
+        settings=(
+            Setting(
+                name="scramble",
+                help="the digits of the points are shuffled, so that each seed has its own",
+                kind=bool,
+                default=True,
+            ),
+        ),
+        make=lambda values, seed: QMCSampler(seed=seed, scramble=values["scramble"]),
+    ),
+    SamplerInfo(
+        name="grid",
+        help="every combination once, in an order that follows from the seed",
+        settings=(
+            Setting(
+                name="points",
+                help="of a range, how many values are tried",
+                kind=int,
+                default=3,
+                low=1,
+                high=1000,
+            ),
+        ),
+        make=lambda values, seed: GridSampler(seed=seed, points=values["points"]),
+    ),
+    SamplerInfo(
+        name="nsga2",
+        help="a genetic algorithm for several objectives (NSGA-II, Deb et al. 2002); only complete "
+        "trials become parents",
+        settings=(
+            Setting(
+                name="population_size",
+                help="complete trials to a generation",
+                kind=int,
+                default=lambda budget: min(50, max(5, budget.share // 5)),
+                usual="a fifth of the family's trials, 5 to 50",
+                low=2,
+            ),
+            Setting(
+                name="crossover_prob",
+                help="how often a trial has two parents and not one",
+                kind=float,
+                default=0.9,
+                low=0,
+                high=1,
+            ),
+        ),
+        make=lambda values, seed: ReplayableSampler(
+            lambda draw: GenerationSampler(draw, **values), seed=seed
+        ),
+    ),
+)
+
+
+def exhausted(study: optuna.Study, *, running: bool = False) -> bool:
+    """Whether nothing is left to try in a study, as its sampler has it.
+
+    Args:
+        running: count what running trials try as tried: nothing is left to begin.
+    """
+    sampler = study.sampler
+    return isinstance(sampler, StudySampler) and sampler.exhausted(study, running=running)
 
 
 def startup_trials(share: int) -> int:
     """How many trials of a family are tried before the sampler models and the pruner judges."""
-    return min(10, max(3, share // 4))
+    return Budget(share=share, epochs=1).startup_trials
 
 
-class ReplayableTPESampler(BaseSampler):
-    """TPE whose draws depend on nothing but the seed, the trial's number, the parameter's name
-    and the finished trials: not on what this process has drawn before.
-
-    So a search that was interrupted, even in the middle of asking for parameters, goes on
-    with the very trials that it would have had. Parameters that exist only under some choices
-    are modelled in groups (`group=True`).
+def check_sampler(name: str, options: Mapping[str, ParamValue], *, objectives: int = 1) -> None:
+    """Refuses a sampler or settings that cannot be made.
 
     Args:
-        seed: of the search and family.
-        n_startup_trials: finished trials before the first model-based one. Infeasible ones are not
-            among them: a model of them alone would propose their like again and again.
+        objectives: how many the search has.
+
+    Raises:
+        SearchError: there is no such sampler or setting, a value is not allowed, or the objectives
+            are too many for it.
     """
+    _settled(name, options, AMPLE, objectives)
 
-    def __init__(self, *, seed: int, n_startup_trials: int) -> None:
-        self._seed = seed
-        self._n_startup_trials = n_startup_trials
-        self._infeasible = 0
-        self._relative = self._tpe()
 
-    def _tpe(self, *parts: int | str) -> TPESampler:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # group
-            return TPESampler(
-                n_startup_trials=self._n_startup_trials + self._infeasible,
-                multivariate=True,
-                group=True,
-                constant_liar=True,
-                seed=derive_seed(self._seed, *parts) % 2**32,
-            )
+def make_sampler(
+    name: str = DEFAULT_SAMPLER,
+    options: Mapping[str, ParamValue] | None = None,
+    *,
+    seed: int,
+    family: str,
+    share: int,
+    objectives: int = 1,
+) -> StudySampler:
+    """The sampler of one family's study.
 
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """The parameters that are modelled together."""
-        self._infeasible = sum(
-            any(value > 0 for value in other.constraints.values())
-            for other in study.get_trials(deepcopy=False)
-            if other.state.is_finished()
+    Args:
+        name: of a row of `SAMPLERS`.
+        options: some of its settings by name; the others are as by default.
+        seed: of the search.
+        family: its label: each draws by itself.
+        share: how many of the search's trials are the family's.
+        objectives: how many the search has.
+
+    Raises:
+        SearchError: as `check_sampler`.
+    """
+    budget = Budget(share=share, epochs=AMPLE.epochs)
+    row, values = _settled(name, options or {}, budget, objectives)
+    return row.make(values, derive_seed(seed, family))
+
+
+def _settled(
+    name: str, options: Mapping[str, ParamValue], budget: Budget, objectives: int
+) -> tuple[SamplerInfo, dict[str, Any]]:
+    row = find_row("sampler", SAMPLERS, name)
+    values = settle("sampler", row, options, budget)
+    if objectives > row.most_objectives:
+        raise SearchError(
+            f"sampler {name} is for at most {row.most_objectives:g} objectives, but the search has "
+            f"{objectives}; use {DEFAULT_SAMPLER} or nsga2"
         )
-        self._relative = self._tpe("relative", trial.number)
-        return self._relative.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Values for them."""
-        return self._relative.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """A value for a parameter that is not modelled yet."""
-        sampler = self._tpe("independent", trial.number, param_name)
-        return sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """Nothing is kept from one trial to the next."""
-
-
-def make_sampler(*, seed: int, family: str, share: int) -> BaseSampler:
-    """The sampler of one family's study."""
-    return ReplayableTPESampler(
-        seed=derive_seed(seed, family), n_startup_trials=startup_trials(share)
-    )
-
-
-def make_pruner(*, epochs: int, share: int) -> BasePruner:
-    """Stops a trial whose best epoch is below the median of the family's complete trials at the
-    same epoch; none in the first quarter of the epochs, where ranks mean little.
-    """
-    return MedianPruner(n_startup_trials=startup_trials(share), n_warmup_steps=epochs // 4)
+    return row, values

@@ -1,26 +1,35 @@
-"""A search: one Optuna study a family, trials in turn, until each family has its share."""
+"""A search: one Optuna study a family, trials by one or many workers, until each family has its
+share.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import filelock
 import optuna
 import torch
 from optuna.exceptions import StorageInternalError
-from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.data.decode import Progress
-from hpsearch.engine.estimate import estimates, measure_families, precision_text
-from hpsearch.engine.events import DataProgress, Event, FamilyEstimate, SearchStarted
-from hpsearch.engine.objective import Worker, drop_checkpoints, run_trial
-from hpsearch.engine.records import SearchRecord, left_to_do, read_search, trial_state
+from hpsearch.data.views import DataViews
+from hpsearch.engine.crew import Crew, choose_crew
+from hpsearch.engine.estimate import Pace, estimates, measure_families, precision_text
+from hpsearch.engine.events import DataProgress, Event, FamilyEstimate, SearchStarted, Stopping
+from hpsearch.engine.leases import GRACE_SECONDS
+from hpsearch.engine.objective import Worker
+from hpsearch.engine.outcome import drop_checkpoints
+from hpsearch.engine.place import Place
+from hpsearch.engine.presence import forget_dead
+from hpsearch.engine.records import SearchRecord, read_search
 from hpsearch.engine.setup import (
+    Existing,
+    PreparedData,
     create_studies,
     find_existing,
     load_studies,
@@ -29,11 +38,15 @@ from hpsearch.engine.setup import (
     stored_paces,
 )
 from hpsearch.engine.spec import StudySpec
-from hpsearch.engine.storage import create_storage, open_storage
+from hpsearch.engine.states import left_to_do, trial_state
+from hpsearch.engine.stop import Stop, stopped_by_signals
+from hpsearch.engine.storage import SearchStorage, create_storage, locked, open_storage
+from hpsearch.engine.supervisor import Job, Supervisor
+from hpsearch.engine.work import work_as
 from hpsearch.errors import SearchError
 from hpsearch.families import family_label
 from hpsearch.training.device import resolve_device
-from hpsearch.training.memory import keep_freed_memory
+from hpsearch.training.memory import keep_freed_memory, release_memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +64,7 @@ def plan(
     spec: StudySpec | None = None,
     *,
     runs: str | Path = "runs",
+    storage: str | None = None,
     device: str = "auto",
     watch: Callable[[Progress], None] | None = None,
 ) -> SearchPlan:
@@ -62,14 +76,14 @@ def plan(
     Raises:
         HpsearchError: as `search`.
     """
-    spec, runs = spec or StudySpec(), Path(runs)
+    spec, place = spec or StudySpec(), Place.of(runs, storage)
     target = _device(spec, device)
-    existing = peek(runs, spec.name)
-    data = prepare_data(spec, existing, runs, watch=watch)
-    _check_writable(runs)
+    existing = peek(place, spec.name)
+    data = prepare_data(spec, existing, place, watch=watch)
+    _check_writable(place)
     left = spec.shares()
     if existing is not None:
-        record = read_search(open_storage(runs), runs, spec.name)
+        record = read_search(open_storage(place), place, spec.name)
         states: dict[str, list[str]] = {family_label(family): [] for family in spec.families}
         for trial in record.trials:
             states[trial.family].append(trial.state)
@@ -89,19 +103,38 @@ def search(
     spec: StudySpec | None = None,
     *,
     runs: str | Path = "runs",
+    storage: str | None = None,
     device: str = "auto",
+    devices: Sequence[str] = (),
+    workers: int | None = 0,
+    timeout: float | None = None,
+    grace: float = GRACE_SECONDS,
     watch: Callable[[Event], None] | None = None,
 ) -> SearchRecord:
     """Runs a search, or goes on with it: the same call again finishes what was interrupted.
 
-    On one CPU, the same specification gives the same trials with the same results, bit for
-    bit, however often it was interrupted. (The number of torch's threads changes the last bits;
-    a search keeps the number that it was started with.)
+    The same call may run several times at once, on machines that share `storage` and `runs`: they
+    share the trials.
+
+    On one CPU and with one worker, the same specification gives the same trials with the same
+    results, bit for bit, however often it was interrupted. (The number of torch's threads changes
+    the last bits; a search keeps the number that it was started with.) With several workers, which
+    trials there are depends on which ended first, and each trial can be repeated exactly.
+
+    The first Ctrl-C has running trials saved and handed back at the end of their epoch; a second
+    one, or SIGTERM, ends everything at once.
 
     Args:
         spec: what to search; the default study where None.
         runs: folder of the storage, checkpoints and histories.
+        storage: address of a PostgreSQL database; None: a SQLite file in `runs`.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        devices: several of them, in place of `device`; workers take turns.
+        workers: how many processes run trials, which are started again when they die; 0: none but
+            this one. None: measured; on GPUs one each.
+        timeout: seconds after which it stops as after one Ctrl-C.
+        grace: seconds without a sign of life after which a worker on another machine is taken for
+            dead, and its trial goes to another one.
         watch: is told what happens.
 
     Returns:
@@ -110,59 +143,231 @@ def search(
 
     Raises:
         HpsearchError: the specification, the data, the runs folder or an override is not
-            right; the search was made with other settings; or it runs in another process.
+            right; the search was made with other settings; or all workers died.
+        KeyboardInterrupt: after Ctrl-C, when all is handed back.
     """
-    spec, runs = spec or StudySpec(), Path(runs)
-    target = _device(spec, device)
-    keep_freed_memory()
-    existing = peek(runs, spec.name)
-    tell = watch or (lambda _: None)
-    data = prepare_data(
-        spec, existing, runs, watch=lambda progress: tell(DataProgress(progress=progress))
+    return _search(
+        spec or StudySpec(),
+        Place.of(runs, storage),
+        _devices(spec or StudySpec(), device, devices),
+        workers=workers,
+        timeout=timeout,
+        grace=grace,
+        watch=watch or (lambda _: None),
+        joins=False,
     )
-    with _storage_errors(runs):
-        storage = create_storage(runs)
-        with _only_one(runs, spec.name):
-            if (find_existing(storage, spec.name) is None) != (existing is None):
-                raise SearchError(
-                    f"search {spec.name!r} was made by another process a moment ago; "
-                    "the same command again will go on with it"
-                )
-            resumed = existing is not None
-            threads = existing.attrs["threads"] if existing else torch.get_num_threads()
-            views = data.views(target, watch=lambda progress: tell(DataProgress(progress=progress)))
-            with _torch_threads(threads):
-                studies = load_studies(spec, data, storage, runs=runs) if resumed else {}
-                left = {
-                    family: _left(studies[family], share) if resumed else share
-                    for family, share in spec.shares().items()
-                }
-                paces = measure_families(spec, left, views, target, stored_paces(existing))
-                if not resumed:
-                    studies = create_studies(
-                        spec, data, storage, runs=runs, paces=paces, threads=threads
-                    )
-                worker = Worker(
-                    spec=spec,
-                    runs=runs,
-                    data=views,
-                    fingerprints=data.fingerprints,
-                    device=target,
-                    paces=paces,
-                    watch=tell,
-                )
-                tell(
-                    SearchStarted(
-                        record=read_search(storage, runs, spec.name),
-                        device=str(target),
-                        precision=precision_text(paces),
-                        estimates=estimates(paces, left, data.epochs),
-                        resumed=resumed,
-                        warnings=data.warnings,
-                    )
-                )
-                _run(worker, studies, left)
-            return read_search(storage, runs, spec.name)
+
+
+def join(
+    name: str,
+    *,
+    runs: str | Path = "runs",
+    storage: str | None = None,
+    data: str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] = (),
+    workers: int | None = 0,
+    timeout: float | None = None,
+    grace: float = GRACE_SECONDS,
+    watch: Callable[[Event], None] | None = None,
+) -> SearchRecord:
+    """Takes part in a search that was started elsewhere, with the settings that it was started
+    with.
+
+    Args:
+        data: where its data lie on this machine, if it is another path than there.
+
+    Raises:
+        HpsearchError: as `search`; or there is no such search.
+    """
+    place = Place.of(runs, storage)
+    existing = peek(place, name)
+    if existing is None:
+        raise SearchError(
+            f"no search {name!r} in {place}; start it with 'hpsearch search', and give the worker "
+            "the same --storage and --runs"
+        )
+    spec = StudySpec.from_dict(existing.attrs["spec"])
+    if data is not None:
+        spec = dataclasses.replace(spec, data=dataclasses.replace(spec.data_spec, source=data))
+    return _search(
+        spec,
+        place,
+        _devices(spec, device, devices),
+        workers=workers,
+        timeout=timeout,
+        grace=grace,
+        watch=watch or (lambda _: None),
+        joins=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """A search that is set up, or read again, for this process."""
+
+    storage: SearchStorage
+    data: PreparedData
+    views: DataViews
+    studies: Mapping[str, optuna.Study]
+    left: Mapping[str, int]
+    paces: Mapping[str, Pace]
+    crew: Crew
+    resumed: bool
+
+
+def _search(
+    spec: StudySpec,
+    place: Place,
+    devices: Sequence[torch.device],
+    *,
+    workers: int | None,
+    timeout: float | None,
+    grace: float,
+    watch: Callable[[Event], None],
+    joins: bool,
+) -> SearchRecord:
+    if workers is not None and workers < 0:
+        raise SearchError(f"workers must be 0 or more, but is {workers}")
+    keep_freed_memory()
+    with storage_errors(place), Supervisor(place, watch) as supervisor:
+        # They import torch while this process sets the search up.
+        supervisor.warm_up(workers or 0)
+        opened = _open(spec, place, devices[0], len(devices), workers, watch, joins=joins)
+        crew = opened.crew
+        watch(
+            SearchStarted(
+                record=read_search(opened.storage, place, spec.name),
+                device=", ".join(map(str, devices)),
+                precision=precision_text(opened.paces),
+                estimates=estimates(opened.paces, opened.left, opened.data.epochs),
+                resumed=opened.resumed,
+                warnings=opened.data.warnings,
+                workers=crew.workers,
+                threads=crew.threads,
+                why=crew.why,
+            )
+        )
+        stop = Stop()
+        for family, study in opened.studies.items():  # what a kill left, or another --keep
+            drop_checkpoints(spec, place, study, family, everywhere=True)
+        if any(opened.left.values()):
+            with (
+                _stopped_after(timeout, stop, watch),
+                stopped_by_signals(stop, lambda: watch(Stopping(reason=stop.reason))),
+            ):
+                if crew.workers:
+                    jobs = [
+                        Job(
+                            spec=spec,
+                            place=place,
+                            device=str(devices[number % len(devices)]),
+                            threads=crew.threads,
+                            number=number + 1,
+                            grace=grace,
+                        )
+                        for number in range(crew.workers)
+                    ]
+                    storage = opened.storage
+                    del opened  # its images
+                    release_memory(devices[0])
+                    supervisor.run(jobs, storage, stop)
+                else:
+                    _work_here(spec, place, devices[0], opened, stop, grace, watch)
+        if stop.interrupted:
+            raise KeyboardInterrupt
+        return read_search(open_storage(place), place, spec.name)
+
+
+def _open(
+    spec: StudySpec,
+    place: Place,
+    device: torch.device,
+    devices: int,
+    workers: int | None,
+    watch: Callable[[Event], None],
+    *,
+    joins: bool,
+) -> _Opened:
+    """Makes the search, or reads it; of several processes that would make it, one does."""
+
+    def show(progress: Progress) -> None:
+        watch(DataProgress(progress=progress))
+
+    existing = peek(place, spec.name)
+    data = prepare_data(spec, existing, place, watch=show)
+    storage = create_storage(place)
+    forget_dead(place)
+    with contextlib.ExitStack() as lock:
+        if existing is None:
+            lock.enter_context(locked(place, spec.name))
+            existing = find_existing(storage, spec.name)
+            if existing is not None:  # another process was faster
+                lock.close()
+                data = prepare_data(spec, existing, place, watch=show)
+        views = data.views(device, watch=show)
+        studies = {}
+        left = spec.shares()
+        if existing is not None:
+            studies = load_studies(spec, data, storage, place=place, marks=not joins)
+            left = {family: _left(studies[family], share) for family, share in left.items()}
+        cores = torch.get_num_threads()
+        with _torch_threads(_threads_then(existing)):
+            paces = measure_families(spec, left, views, device, stored_paces(existing))
+            crew = choose_crew(
+                spec,
+                left,
+                views,
+                device,
+                paces=paces,
+                epochs=data.epochs,
+                workers=workers,
+                devices=devices,
+                cores=cores,
+            )
+        if existing is None:
+            studies = create_studies(
+                spec, data, storage, place=place, paces=paces, threads=crew.threads
+            )
+    return _Opened(
+        storage=storage,
+        data=data,
+        views=views,
+        studies=studies,
+        left=left,
+        paces=paces,
+        crew=crew,
+        resumed=existing is not None,
+    )
+
+
+def _work_here(
+    spec: StudySpec,
+    place: Place,
+    device: torch.device,
+    opened: _Opened,
+    stop: Stop,
+    grace: float,
+    watch: Callable[[Event], None],
+) -> None:
+    worker = Worker(
+        spec=spec,
+        place=place,
+        data=opened.views,
+        fingerprints=opened.data.fingerprints,
+        device=device,
+        paces=opened.paces,
+        watch=watch,
+        stop=stop,
+    )
+    with _torch_threads(opened.crew.threads):
+        work_as(worker, opened.studies, opened.storage, grace=grace)
+
+
+def _devices(spec: StudySpec, device: str, devices: Sequence[str]) -> tuple[torch.device, ...]:
+    if devices and device != "auto":
+        raise SearchError(f"give --device or --devices, not both: {device} and {','.join(devices)}")
+    return tuple(_device(spec, name) for name in devices or (device,))
 
 
 def _device(spec: StudySpec, name: str) -> torch.device:
@@ -174,15 +379,9 @@ def _device(spec: StudySpec, name: str) -> torch.device:
     return device
 
 
-def _run(worker: Worker, studies: dict[str, optuna.Study], left: dict[str, int]) -> None:
-    """Runs trials of the families in turn until each has its share; `left` to do are so many."""
-    shares = worker.spec.shares()
-    for family, study in studies.items():  # after an interruption, or with another --keep
-        drop_checkpoints(worker, study, family)
-    while any(left.values()):
-        for family in (name for name in shares if left[name]):
-            run_trial(worker, studies[family], family, _next_trial(studies[family]))
-            left[family] = _left(studies[family], shares[family])
+def _threads_then(existing: Existing | None) -> int:
+    """How many threads a search has that exists; else those of this process."""
+    return int(existing.attrs["threads"]) if existing else torch.get_num_threads()
 
 
 @contextlib.contextmanager
@@ -196,20 +395,48 @@ def _torch_threads(threads: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _storage_errors(runs: Path) -> Iterator[None]:
-    """A full disk or missing rights, in words."""
+def _stopped_after(
+    seconds: float | None, stop: Stop, watch: Callable[[Event], None]
+) -> Iterator[None]:
+    def over() -> None:
+        stop.request(f"after {seconds:g} s")
+        watch(Stopping(reason=stop.reason))
+
+    timer = threading.Timer(seconds or 0.0, over)
+    timer.daemon = True
+    if seconds is not None:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextlib.contextmanager
+def storage_errors(place: Place) -> Iterator[None]:
+    """A full disk, missing rights, or a database that stays away, in words."""
     try:
         yield
     except (OSError, StorageInternalError, SQLAlchemyError) as error:
-        cause = error.__cause__ or error
-        reason = getattr(cause, "strerror", None) or str(getattr(cause, "orig", cause))
-        raise SearchError(
-            f"the runs folder {runs} cannot be written ({reason.splitlines()[0]}); what was "
-            "finished is stored: mend it, and the same command goes on"
-        ) from error
+        raise SearchError(storage_failure(place, error)) from error
 
 
-def _check_writable(runs: Path) -> None:
+def storage_failure(place: Place, error: Exception) -> str:
+    """Why a search cannot go on, for people."""
+    cause = error.__cause__ or error
+    reason = getattr(cause, "strerror", None) or str(getattr(cause, "orig", cause))
+    reason = place.without_secrets((reason.splitlines() or [type(cause).__name__])[0])
+    what = f"the runs folder {place.runs}"
+    if place.is_server and not isinstance(error, OSError):
+        what = f"the database {place}"
+    return (
+        f"{what} cannot be written ({reason}); what was finished is stored: mend it, and the same "
+        "command goes on"
+    )
+
+
+def _check_writable(place: Place) -> None:
+    runs = place.runs
     nearest = next(path for path in (runs.resolve(), *runs.resolve().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise SearchError(
@@ -219,30 +446,3 @@ def _check_writable(runs: Path) -> None:
 
 def _left(study: optuna.Study, share: int) -> int:
     return left_to_do(map(trial_state, study.get_trials(deepcopy=False)), share)
-
-
-def _next_trial(study: optuna.Study) -> optuna.Trial:
-    """An interrupted trial under its own number, else a new one.
-
-    This process is the search's only one, so a trial that is running was interrupted.
-    """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return optuna.Trial(study, running[0]._trial_id) if running else study.ask()
-
-
-@contextlib.contextmanager
-def _only_one(runs: Path, name: str) -> Iterator[None]:
-    """A lock that the system gives back when this process ends, however it ends."""
-    (runs / name).mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(runs / name / ".lock", blocking=False)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise SearchError(
-            f"search {name!r} in {runs} runs in another process; look at it with "
-            "'hpsearch report', or start another one with --name"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

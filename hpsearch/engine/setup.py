@@ -34,15 +34,16 @@ from hpsearch.data.store import Watch, load_dataset
 from hpsearch.data.views import DataViews
 from hpsearch.engine.estimate import Pace
 from hpsearch.engine.feasibility import why_infeasible
-from hpsearch.engine.records import SPLIT, objective_of, search_attrs, study_name
-from hpsearch.engine.samplers import make_pruner, make_sampler
+from hpsearch.engine.place import Place
+from hpsearch.engine.pruners import make_pruner
+from hpsearch.engine.records import SPLIT, objectives_of, search_attrs, study_name
+from hpsearch.engine.samplers import make_sampler
 from hpsearch.engine.spec import StudySpec
-from hpsearch.engine.storage import DATABASE, open_storage, quiet_optuna
+from hpsearch.engine.storage import exists, open_storage, quiet_optuna
 from hpsearch.errors import SearchError
 from hpsearch.families import (
     Parameter,
     check_overrides,
-    default_params,
     family_label,
     get_family,
     resolve_weights,
@@ -50,7 +51,7 @@ from hpsearch.families import (
     space_of,
     weights_of,
 )
-from hpsearch.training.objectives import objective_info
+from hpsearch.families._first import check_first, first_params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,15 +94,15 @@ def find_existing(storage: RDBStorage, name: str) -> Existing | None:
     return Existing(attrs=searches[name], names=tuple(searches)) if name in searches else None
 
 
-def peek(runs: Path, name: str) -> Existing | None:
+def peek(place: Place, name: str) -> Existing | None:
     """As `find_existing`, where it is not even known whether there is a storage."""
-    return find_existing(open_storage(runs), name) if (runs / DATABASE).is_file() else None
+    return find_existing(open_storage(place), name) if exists(place) else None
 
 
 def prepare_data(
     spec: StudySpec,
     existing: Existing | None,
-    runs: Path,
+    place: Place,
     *,
     watch: Callable[[Progress], None] | None = None,
 ) -> PreparedData:
@@ -121,9 +122,10 @@ def prepare_data(
     dataset = load_dataset(spec.data_spec, watch=watch)
     if existing is not None and existing.attrs["fingerprints"]["data"] != dataset.fingerprint:
         # Before the rest is looked at: the stored split does not fit other data.
-        _check_same_search(spec, {"data": dataset.fingerprint}, existing, runs)
+        _check_same_search(spec, {"data": dataset.fingerprint}, existing, place)
     check_overrides(spec.families, dataset.shape, spec.overrides)
-    stored = runs / spec.name / SPLIT
+    check_first(spec.families, dataset.shape, spec.overrides, spec.first)
+    stored = place.runs / spec.name / SPLIT
     if existing is not None and stored.is_file():
         split = load_split(stored)
     else:
@@ -132,7 +134,7 @@ def prepare_data(
     epochs = {name: epochs_of(spec, space) for name, space in spaces.items()}
     fingerprints = _fingerprints(spec, dataset, split, spaces)
     if existing is not None:
-        _check_same_search(spec, fingerprints, existing, runs)
+        _check_same_search(spec, fingerprints, existing, place)
     development = development_data(dataset, split)
     infeasible = [
         f"what {family_label(family)} tries first cannot be trained: {reason}"
@@ -146,7 +148,7 @@ def prepare_data(
         epochs=epochs,
         warnings=(
             *data_warnings(dataset, split),
-            *_space_warnings(epochs),
+            *_space_warnings(spec, epochs),
             *infeasible,
         ),
         summary={
@@ -188,8 +190,13 @@ def _fingerprints(
     }
 
 
-def _space_warnings(epochs: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
-    """What a user should know of the spaces."""
+def _space_warnings(spec: StudySpec, epochs: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
+    """What a user should know of the objectives and the spaces."""
+    if len(spec.objectives) > 1:
+        names = ", ".join(row.name for row in spec.objectives)
+        return (
+            f"several objectives ({names}): no trial is pruned, since Optuna cannot prune them",
+        )
     vary = [family_label(name) for name, (least, most) in epochs.items() if least < most]
     if not vary:
         return ()
@@ -208,7 +215,7 @@ def epochs_of(spec: StudySpec, space: Sequence[Parameter]) -> tuple[int, int]:
 
 
 def _check_same_search(
-    spec: StudySpec, fingerprints: Mapping[str, str], existing: Existing, runs: Path
+    spec: StudySpec, fingerprints: Mapping[str, str], existing: Existing, place: Place
 ) -> None:
     stored, asked = existing.attrs["spec"], spec.to_dict()
     differences = [
@@ -216,7 +223,7 @@ def _check_same_search(
         for field in ("families", "epochs", "split", "seed", "early_stopping")
         if stored[field] != asked[field]
     ]
-    objective = objective_of(stored).name
+    objective = ",".join(row.name for row in objectives_of(stored))
     if spec.objective != objective:
         differences.append(f"objective ({objective} then, {spec.objective} now)")
     precisions = sorted({pace.precision for pace in stored_paces(existing).values()})
@@ -238,7 +245,7 @@ def _check_same_search(
         numbers = range(2, len(existing.names) + 3)
         free = next(n for k in numbers if (n := f"{spec.name}-{k}") not in existing.names)
         raise SearchError(
-            f"search {spec.name!r} in {runs} was made with other settings: "
+            f"search {spec.name!r} in {place} was made with other settings: "
             f"{'; '.join(differences)}; start another search with --name {free}"
         )
 
@@ -270,7 +277,7 @@ def create_studies(
     data: PreparedData,
     storage: RDBStorage,
     *,
-    runs: Path,
+    place: Place,
     paces: Mapping[str, Pace],
     threads: int,
 ) -> dict[str, optuna.Study]:
@@ -282,14 +289,14 @@ def create_studies(
     for summary in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
         if summary.study_name in (study_name(spec.name, family) for family in spec.families):
             optuna.delete_study(study_name=summary.study_name, storage=storage)
-    save_split(runs / spec.name / SPLIT, data.split)
-    objective = objective_info(spec.objective)
+    (place.runs / spec.name).mkdir(parents=True, exist_ok=True)
+    save_split(place.runs / spec.name / SPLIT, data.split)
     with quiet_optuna():
         studies = {
             family: optuna.create_study(
                 study_name=study_name(spec.name, family),
                 storage=storage,
-                direction=objective.direction,
+                directions=[row.direction for row in spec.objectives],
                 **_policy(spec, family, share, data),
             )
             for family, share in spec.shares().items()
@@ -307,8 +314,8 @@ def create_studies(
             study.set_user_attr(key, value)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            study.set_metric_names([objective.label])
-        for params in default_params(family, data.shape, spec.overrides):
+            study.set_metric_names([row.label for row in spec.objectives])
+        for params in first_params(family, data.shape, spec.overrides, spec.first):
             study.enqueue_trial(params)
     _mark_start(spec, studies)
     for study in studies.values():
@@ -317,9 +324,12 @@ def create_studies(
 
 
 def load_studies(
-    spec: StudySpec, data: PreparedData, storage: RDBStorage, *, runs: Path
+    spec: StudySpec, data: PreparedData, storage: RDBStorage, *, place: Place, marks: bool = True
 ) -> dict[str, optuna.Study]:
     """The studies of a search that exists.
+
+    Args:
+        marks: write into them that the search was started with `spec`.
 
     Raises:
         SearchError: one of them was deleted.
@@ -334,20 +344,34 @@ def load_studies(
             )
         except KeyError:
             raise SearchError(
-                f"the study {study_name(spec.name, family)!r} was deleted from {runs}, so the "
+                f"the study {study_name(spec.name, family)!r} was deleted from {place}, so the "
                 "search cannot go on; start another one with --name"
             ) from None
-    if not (runs / spec.name / SPLIT).is_file():
-        save_split(runs / spec.name / SPLIT, data.split)
-    _mark_start(spec, studies)
+    if not (place.runs / spec.name / SPLIT).is_file():
+        save_split(place.runs / spec.name / SPLIT, data.split)
+    if marks:
+        _mark_start(spec, studies)
     return studies
 
 
 def _policy(spec: StudySpec, family: str, share: int, data: PreparedData) -> dict[str, Any]:
     least, most = data.epochs[family]
+    objectives = len(spec.objectives)
+    comparable = least == most and objectives == 1
     return {
-        "sampler": make_sampler(seed=spec.seed, family=family_label(family), share=share),
-        "pruner": make_pruner(epochs=most, share=share) if least == most else NopPruner(),
+        "sampler": make_sampler(
+            spec.sampler,
+            spec.sampler_options,
+            seed=spec.seed,
+            family=family_label(family),
+            share=share,
+            objectives=objectives,
+        ),
+        "pruner": (
+            make_pruner(spec.pruner, spec.pruner_options, epochs=most, share=share)
+            if comparable
+            else NopPruner()
+        ),
     }
 
 

@@ -15,9 +15,12 @@ from typing import Any, Literal
 from hpsearch.config import EarlyStopping, Execution, MemoryFormat, Precision
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import SplitSpec
-from hpsearch.errors import HpsearchError, SearchError
-from hpsearch.families import Override, ParamValue, Range, family_label, format_list
-from hpsearch.training.objectives import DEFAULT_OBJECTIVE, OBJECTIVES
+from hpsearch.engine.pruners import check_pruner
+from hpsearch.engine.samplers import check_sampler
+from hpsearch.errors import ConfigError, HpsearchError, SearchError
+from hpsearch.families import SEARCH, Override, ParamValue, Range, family_label, format_list
+from hpsearch.training.costs import Objectives, objective_rows
+from hpsearch.training.objectives import DEFAULT_OBJECTIVE
 from hpsearch.training.settings import Auto, Wanted
 
 
@@ -39,8 +42,14 @@ class StudySpec:
             leaves only these choices, a list is one value of a parameter that is a list, and
             "search" searches what by default is not. Applied to each family that has the
             parameter; "resnet.lr" is that of one family.
+        first: configurations to try before the families' own known-good ones. Each is a mapping of
+            names of parameters to values, as overrides that fix them; what it leaves out is as in
+            the family's known-good configuration that has to be changed least for it.
         objective: what the sampler, the pruner and early stopping go by, and epochs and trials
             are ranked by: "val_accuracy", "val_balanced_accuracy", "val_macro_f1" or "val_loss".
+            Several are separated by commas: the first is that one, and the others are more of
+            these or costs of the model, "params", "macs" or "latency". Then nothing is pruned, and
+            the report has a Pareto front.
         seed: of the sampler and of every training.
         keep: how many trials of each family keep their checkpoint.
         checkpoint_every: how many epochs there are between two saved states of a running trial,
@@ -66,6 +75,7 @@ class StudySpec:
     epochs: int = 60
     split: SplitSpec = SplitSpec()
     overrides: Mapping[str, Override] = dataclasses.field(default_factory=dict)
+    first: tuple[Mapping[str, ParamValue | list[Any]], ...] = ()
     early_stopping: EarlyStopping | None = None
     objective: str = DEFAULT_OBJECTIVE
     precision: Auto | Precision = "auto"
@@ -83,14 +93,15 @@ class StudySpec:
     non_finite: Literal["fail", "prune"] = "fail"
 
     def __post_init__(self) -> None:
-        if isinstance(self.data, os.PathLike):
-            object.__setattr__(self, "data", os.fspath(self.data))
+        if isinstance(self.data, str | os.PathLike):
+            object.__setattr__(self, "data", DataSpec.of(self.data))
         for field, kind in (
             ("data", DataSpec | str),
             ("name", str),
             ("families", tuple),
             ("split", SplitSpec),
             ("overrides", Mapping),
+            ("first", tuple),
             ("sampler_options", Mapping),
             ("pruner_options", Mapping),
             ("early_stopping", EarlyStopping | None),
@@ -117,6 +128,8 @@ class StudySpec:
                 "families and the names of overrides must be texts, but are "
                 f"{self.families!r} and {tuple(self.overrides)!r}"
             )
+        for configuration in self.first:
+            _check_configuration(configuration)
         labels = {family_label(name) for name in self.families}
         if not self.families or len(labels) != len(self.families):
             raise SearchError(
@@ -138,11 +151,15 @@ class StudySpec:
                 raise SearchError(
                     f"{field} must be a whole number of at least {least}, but is {value!r}"
                 )
-        objectives = [row.name for row in OBJECTIVES]
-        if self.objective not in objectives:
-            raise SearchError(
-                f"objective must be one of {', '.join(objectives)}, but is {self.objective!r}"
-            )
+        try:
+            names = ",".join(row.name for row in objective_rows(self.objective))
+        except ConfigError as error:
+            raise SearchError(str(error)) from None
+        object.__setattr__(self, "objective", names)
+        check_sampler(self.sampler, self.sampler_options, objectives=len(self.objectives))
+        # Where an override sets the epochs, the pruner is checked when they are known.
+        own_epochs = any(key.rpartition(".")[2] == "epochs" for key in self.overrides)
+        check_pruner(self.pruner, self.pruner_options, epochs=None if own_epochs else self.epochs)
         for field, known in (
             ("precision", Precision),
             ("memory_format", MemoryFormat),
@@ -161,6 +178,11 @@ class StudySpec:
     def data_spec(self) -> DataSpec:
         """What `data` means in full."""
         return DataSpec.of(self.data)
+
+    @property
+    def objectives(self) -> Objectives:
+        """What `objective` means; epochs and trials are ranked by the first row."""
+        return objective_rows(self.objective)
 
     @property
     def wanted(self) -> Wanted:
@@ -184,9 +206,56 @@ class StudySpec:
             "split": self.split.to_dict(),
             "sampler_options": dict(self.sampler_options),
             "pruner_options": dict(self.pruner_options),
-            "overrides": {key: _override_to_json(item) for key, item in self.overrides.items()},
+            "overrides": _overrides_to_json(self.overrides),
+            "first": [_overrides_to_json(configuration) for configuration in self.first],
             "early_stopping": self.early_stopping and self.early_stopping.to_dict(),
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StudySpec:
+        """The specification that `to_dict` wrote; what an earlier version did not write is as by
+        default.
+
+        A list among the overrides comes back as a text, which means the same.
+
+        Raises:
+            SearchError: it holds what this version does not know, or a value that is wrong.
+        """
+        if not isinstance(values, Mapping):
+            raise SearchError(f"a search's record must be a mapping, but is {values!r:.80}")
+        search = f"search {values.get('name')!r}"
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = [str(key) for key in values if key not in known]
+        if unknown:
+            raise SearchError(
+                f"{search} was made by a newer version of hpsearch: its record has "
+                f"{', '.join(sorted(unknown))}, which this one does not know; use that version"
+            )
+        try:
+            return cls(**{key: _from_json(key, value) for key, value in values.items()})
+        except HpsearchError as error:
+            raise SearchError(
+                f"the record of {search} cannot be read: {error}; if a newer version of hpsearch "
+                "made it, use that one"
+            ) from error
+
+
+def _check_configuration(configuration: object) -> None:
+    if not isinstance(configuration, Mapping) or not configuration:
+        raise SearchError(
+            "first must hold configurations such as {'lr': 1e-3}, which map names of parameters to "
+            f"values, but has {configuration!r}"
+        )
+    for name, value in configuration.items():
+        one = isinstance(value, bool | int | float | str | list) and value != SEARCH
+        if not isinstance(name, str) or not one:
+            raise SearchError(
+                f"first must give each parameter one value, but gives {name!r} {value!r}"
+            )
+
+
+def _overrides_to_json(overrides: Mapping[str, Override]) -> dict[str, Any]:
+    return {key: _override_to_json(item) for key, item in overrides.items()}
 
 
 def _override_to_json(override: Override) -> Any:
@@ -197,6 +266,31 @@ def _override_to_json(override: Override) -> Any:
     if isinstance(override, tuple):
         return [_override_to_json(item) for item in override]
     return override
+
+
+def _override_from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_override_from_json(item) for item in value)
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) != {"low", "high"}:
+        raise SearchError(f"an override is {dict(value)!r:.80}, which is neither value nor range")
+    return Range(value["low"], value["high"])
+
+
+def _from_json(field: str, value: Any) -> Any:
+    """A field's value; one of another form is left for the specification to refuse."""
+    if field == "split":
+        return SplitSpec.from_dict(value)
+    if field == "data" and isinstance(value, Mapping):  # a text in the first version
+        return DataSpec.from_dict(value)
+    if field == "early_stopping" and value is not None:
+        return EarlyStopping.from_dict(value)
+    if field in ("families", "first") and isinstance(value, list):
+        return tuple(value)
+    if field == "overrides" and isinstance(value, Mapping):
+        return {key: _override_from_json(item) for key, item in value.items()}
+    return value
 
 
 def load_study(path: Path) -> StudySpec:

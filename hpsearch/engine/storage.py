@@ -1,71 +1,254 @@
-"""The Optuna storage of a runs folder: one SQLite file for all searches in it."""
+"""The Optuna storage of a place: a SQLite file for one machine, PostgreSQL for many."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import functools
+import logging
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import filelock
 import optuna
-from optuna.storages import RDBStorage
-from sqlalchemy import URL, event
-from sqlalchemy.exc import SQLAlchemyError
+import sqlalchemy
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
+from hpsearch.engine import lease_table
+from hpsearch.engine.lease_table import Lease
+from hpsearch.engine.place import Place
 from hpsearch.errors import SearchError
 
-DATABASE = "hpsearch.db"
 BUSY_SECONDS = 60
 
+OUTAGE_SECONDS = 600
+"""For so long a call waits for a database that is away: a restart, a failover."""
 
-def create_storage(runs: Path) -> RDBStorage:
-    """Opens the storage of `runs` for a search; makes the folder and the file if needed.
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+class SearchStorage(RDBStorage):
+    """Optuna's storage that waits for a database that is away for a while, and lets only the owner
+    of a trial write to it.
+
+    The owner is known by its lease, which is looked up in the very transaction that writes: a
+    worker that was frozen while another one took its trial over can change nothing.
+
+    Args:
+        place: whose database it is.
+        create: make tables that are not there; for one process at a time.
+        engine_kwargs: for SQLAlchemy.
+    """
+
+    def __init__(self, place: Place, *, create: bool, engine_kwargs: dict[str, Any]) -> None:
+        self._held: Lease | None = None
+        self._writing = threading.local()
+        url = place.url.render_as_string(hide_password=False)
+        super().__init__(
+            url.replace("{", "{{").replace("}", "}}"),  # Optuna formats it as a template
+            engine_kwargs=engine_kwargs,
+            skip_table_creation=not create,
+        )
+        if create:
+            lease_table.create(self.engine)
+        event.listen(self.scoped_session.session_factory, "before_commit", self._before_commit)
+
+    @contextlib.contextmanager
+    def held(self, lease: Lease) -> Iterator[None]:
+        """Within, writes to the lease's trial raise `LeaseLostError` once it is another's."""
+        self._held = lease
+        try:
+            yield
+        finally:
+            self._held = None
+
+    def patiently(self, action: Callable[[], _Result]) -> _Result:
+        """Calls `action`, again and again while the database is away."""
+        deadline = None
+        while True:
+            try:
+                return action()
+            except (StorageInternalError, SQLAlchemyError) as error:
+                if not _is_away(error):
+                    raise
+                if deadline is None:
+                    deadline = time.monotonic() + OUTAGE_SECONDS
+                    _log.warning("the database does not answer; waiting for it")
+                elif time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """As Optuna's; a trial that is finished is nobody's any more."""
+        calls = 0
+
+        def write() -> bool:
+            nonlocal calls
+            calls += 1
+            try:
+                with self._fenced(trial_id, finishes=state.is_finished()):
+                    return RDBStorage.set_trial_state_values(self, trial_id, state, values)
+            except UpdateFinishedTrialError:
+                # The first time it went through, and only the answer was lost.
+                if calls > 1 and self.get_trial(trial_id).state is state:
+                    return True
+                raise
+
+        return self.patiently(write)
+
+    @contextlib.contextmanager
+    def _fenced(self, trial_id: int, *, finishes: bool = False) -> Iterator[None]:
+        held = self._held
+        self._writing.lease = held if held and held.trial_id == trial_id else None
+        self._writing.finishes = finishes
+        try:
+            yield
+        finally:
+            self._writing.lease = None
+
+    def _before_commit(self, session: Session) -> None:
+        lease = getattr(self._writing, "lease", None)
+        if lease is not None:
+            lease_table.check(session, lease, finishes=self._writing.finishes)
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether it may be over when the same is tried again."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if not isinstance(cause, DBAPIError):
+        return False
+    if type(cause.orig).__module__.startswith("sqlite3"):
+        return "locked" in str(cause.orig)
+    return cause.connection_invalidated or isinstance(cause, OperationalError | InterfaceError)
+
+
+def _waiting(name: str, *, fenced: bool) -> Callable[..., Any]:
+    """Optuna's method of that name, that waits for a database that is away.
+
+    Args:
+        fenced: it writes to the trial that is its first argument.
+    """
+    method = getattr(RDBStorage, name)
+
+    @functools.wraps(method)
+    def call(self: SearchStorage, *args: Any, **kwargs: Any) -> Any:
+        def action() -> Any:
+            if not fenced:
+                return method(self, *args, **kwargs)
+            trial_id = kwargs["trial_id"] if "trial_id" in kwargs else args[0]
+            with self._fenced(trial_id):
+                return method(self, *args, **kwargs)
+
+        return self.patiently(action)
+
+    return call
+
+
+_FENCED = (
+    "set_trial_param",
+    "set_trial_intermediate_value",
+    "set_trial_user_attr",
+    "set_trial_system_attr",
+    "_set_trial_param",
+)
+# What Optuna's cache in front of the storage calls beside its public methods.
+_BEHIND_CACHE = ("_create_new_trial", "_get_trials", "_set_trial_param", "_get_best_trial_id")
+for _name in (*BaseStorage.__abstractmethods__, *_BEHIND_CACHE):
+    if _name not in vars(SearchStorage):
+        setattr(SearchStorage, _name, _waiting(_name, fenced=_name in _FENCED))
+
+
+def create_storage(place: Place) -> SearchStorage:
+    """Opens the storage of `place` for a search; makes the folder and the tables if needed.
 
     Raises:
-        SearchError: the folder cannot be made or written, or the file is no Optuna database.
+        SearchError: the folder cannot be made or written, the server cannot be reached, or there is
+            something else than an Optuna database.
     """
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-        # Tables are made by one process at a time: two at once fail on a new file.
-        with filelock.FileLock(runs / f".{DATABASE}.lock"):
-            return _open(runs, write=True)
-    except OSError as error:
-        raise SearchError(
-            f"the runs folder {runs} cannot be written ({error.strerror or error}); "
-            "choose another with --runs"
-        ) from None
+    # Tables are made by one process at a time: two at once fail on a new database.
+    with locked(place, "database"):
+        return _open(place, write=True, create=True)
 
 
-def open_storage(runs: Path, *, write: bool = False) -> RDBStorage:
-    """Opens the storage of `runs`, which must exist.
+def open_storage(place: Place, *, write: bool = False) -> SearchStorage:
+    """Opens the storage of `place`, which must exist.
 
     Args:
         write: take the write lock with each transaction; readers must not, or they lock the
             workers out.
 
     Raises:
-        SearchError: there is none, or the file is no Optuna database.
+        SearchError: there is none, or it is no Optuna database.
     """
-    if not (runs / DATABASE).is_file():
+    if not exists(place):
         raise SearchError(
-            f"no searches in {runs}: there is no {DATABASE}; run 'hpsearch search' first, or "
-            "name the folder with --runs"
+            f"no searches in {place}: there is no database of hpsearch; run 'hpsearch search' "
+            "first, or name the folder with --runs, or the database with --storage"
         )
-    return _open(runs, write=write)
+    return _open(place, write=write, create=False)
 
 
-def _open(runs: Path, *, write: bool) -> RDBStorage:
-    path = (runs / DATABASE).resolve()
-    url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
-    try:
-        storage = RDBStorage(
-            url.replace("{", "{{").replace("}", "}}"),  # Optuna formats it as a template
-            engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}},
+def exists(place: Place) -> bool:
+    """Whether there is a storage.
+
+    Raises:
+        SearchError: the server cannot be reached.
+    """
+    if not place.is_server:
+        return place.database.is_file()
+    with _in_words(place), _engine(place).connect() as connection:
+        return sqlalchemy.inspect(connection).has_table(lease_table.LEASES.name)
+
+
+@contextlib.contextmanager
+def locked(place: Place, name: str) -> Iterator[None]:
+    """A lock among all processes that use `place`, given back when this one ends, however it
+    ends.
+    """
+    if not place.is_server:
+        try:
+            place.private.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(place.private / f"{name}.lock")
+            lock.acquire()
+        except OSError as error:
+            raise SearchError(
+                f"the runs folder {place.runs} cannot be written ({error.strerror or error}); "
+                "choose another with --runs"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+        return
+    key = zlib.crc32(f"hpsearch {name}".encode())
+    with _in_words(place):
+        connection = _engine(place).connect()
+    with connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+
+
+def _open(place: Place, *, write: bool, create: bool) -> SearchStorage:
+    with _in_words(place):
+        if place.is_server:
+            return SearchStorage(place, create=create, engine_kwargs=_server_options(place))
+        storage = SearchStorage(
+            place, create=create, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}}
         )
-    except (SQLAlchemyError, RuntimeError) as error:
-        reason = str(getattr(error, "orig", error)).splitlines()[0]
-        raise SearchError(f"{path} cannot be opened as an Optuna database: {reason}") from None
 
     @event.listens_for(storage.engine, "connect")
     def _connect(connection: Any, _: Any) -> None:
@@ -81,6 +264,50 @@ def _open(runs: Path, *, write: bool) -> RDBStorage:
 
     storage.engine.dispose()  # connections made before the listeners were there
     return storage
+
+
+def _server_options(place: Place) -> dict[str, Any]:
+    asked = place.url.query.get("options", "")
+    asked = asked if isinstance(asked, str) else " ".join(asked)
+    return {
+        "pool_pre_ping": True,  # connections from before a restart of the server
+        "connect_args": {
+            "options": f"{asked} -c timezone=UTC".strip(),
+            "connect_timeout": 10,
+            # A server that vanished is noticed within a minute, not after two hours.
+            "keepalives_idle": 20,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 60_000,
+        },
+    }
+
+
+def _engine(place: Place) -> sqlalchemy.Engine:
+    """For a connection or two, not for trials."""
+    return sqlalchemy.create_engine(place.url, poolclass=NullPool, **_once(_server_options(place)))
+
+
+def _once(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != "pool_pre_ping"}
+
+
+@contextlib.contextmanager
+def _in_words(place: Place) -> Iterator[None]:
+    """Errors of opening a database as errors that a user understands, without a password."""
+    try:
+        yield
+    except ImportError:
+        raise SearchError(
+            "a PostgreSQL storage needs psycopg; install it with: pip install 'hpsearch[postgres]'"
+        ) from None
+    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        reason = str(getattr(cause, "orig", cause)).strip().splitlines()[0]
+        what = f"the database {place}" if place.is_server else str(place.database)
+        raise SearchError(
+            f"{what} cannot be opened as an Optuna database: {place.without_secrets(reason)}"
+        ) from None
 
 
 @contextlib.contextmanager

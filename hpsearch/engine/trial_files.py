@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import shutil
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from hpsearch.config import TrainConfig
 from hpsearch.engine.records import CHECKPOINT
 from hpsearch.errors import CheckpointError
 from hpsearch.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from hpsearch.training.epoch import EpochResult
 from hpsearch.training.objectives import objective_info
 from hpsearch.training.state import StateFiles, TrainingState
 
@@ -23,6 +25,8 @@ _FIRST_COST = 0.05
 
 _HALF_WRITTEN = ".*"  # see hpsearch/files.py
 
+_ATTEMPT = ".attempt-"
+
 
 class TrialFiles:
     """Training states of a running trial, and the checkpoint of its best epoch.
@@ -31,38 +35,73 @@ class TrialFiles:
     are kept find theirs at any moment, whenever the process is killed: the newest one in
     checkpoint.pt, the one before in checkpoint-N.pt where the best epoch was another one, N, then.
 
+    While it runs, they lie in a folder of its owner's own, cnn-7.attempt-2 for the second one: who
+    takes the trial over renames it, so that the owner before, should it come back, writes nowhere.
+
     Args:
-        folder: the trial's.
+        folder: of the trial when it is finished.
+        attempt: how many owners it has had.
         every: epochs between two states; 0: as few as cost at most 2 % of the time.
         clock: gives seconds.
     """
 
     def __init__(
-        self, folder: Path, *, every: int = 0, clock: Callable[[], float] = time.perf_counter
+        self,
+        folder: Path,
+        *,
+        attempt: int,
+        every: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._folder = folder
+        self._final = folder
+        self._folder = folder.with_name(f"{folder.name}{_ATTEMPT}{attempt}")
         self._every = every
         self._clock = clock
-        self._states = StateFiles(folder)
+        self._states = StateFiles(self._folder)
         self._best: Checkpoint | None = None  # not written yet
         self._written: int | None = None  # the epoch of checkpoint.pt
         self._saved_at = clock()
         self._cost = _FIRST_COST
 
+    @property
+    def folder(self) -> Path:
+        """Where they lie while the trial runs."""
+        return self._folder
+
+    def begin(self) -> None:
+        """Makes the folder of a new trial; what lies there is of a search long gone."""
+        for path in (self._final, *_attempts(self._final)):
+            shutil.rmtree(path, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+
+    def take_over(self) -> None:
+        """Takes the files from the trial's owner before."""
+        # One that got as far as `publish` had nothing more to write.
+        found = [self._final] if self._final.is_dir() else _attempts(self._final)
+        if found and found[0] != self._folder:
+            found[0].rename(self._folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path in _attempts(self._final):
+            if path != self._folder:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def publish(self) -> None:
+        """Puts the files where those of a finished trial lie.
+
+        Raises:
+            FileNotFoundError: another owner has taken them.
+        """
+        if any(self._folder.iterdir()):
+            shutil.rmtree(self._final, ignore_errors=True)
+            self._folder.rename(self._final)
+        else:
+            self._folder.rmdir()
+
     def empty(self) -> None:
         """Makes the folder an empty one, and forgets what was to be written there."""
         self._best, self._written = None, None
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
-
-    def clear(self) -> None:
-        """Removes all that only a running trial needs, and what was half written when it was
-        killed.
-        """
-        self._states.clear()
-        for pattern in ("checkpoint-*.pt", _HALF_WRITTEN):
-            for path in self._folder.glob(pattern):
-                path.unlink()
+        self._folder.mkdir()
 
     def take_up(self, config: TrainConfig) -> TrainingState | None:
         """The newest whole state of a training of `config`, with its checkpoint in place; where
@@ -92,13 +131,16 @@ class TrialFiles:
 
     def save_if_due(self, epochs: int, state: Callable[[], TrainingState]) -> None:
         """Saves the training's state after `epochs` epochs, if it is time to."""
-        now = self._clock()
         if self._every:
             due = epochs % self._every == 0
         else:
-            due = now - self._saved_at >= _SHARE * self._cost
-        if not due:
-            return
+            due = self._clock() - self._saved_at >= _SHARE * self._cost
+        if due:
+            self.save(state)
+
+    def save(self, state: Callable[[], TrainingState]) -> None:
+        """Saves the training's state, with the checkpoint of its best epoch."""
+        now = self._clock()
         before = self._written
         self.write_best()
         self._states.save(state())
@@ -118,5 +160,31 @@ class TrialFiles:
         save_checkpoint(path, self._best)
         self._written, self._best = int(self._best.metrics["epoch"]), None
 
+    def history(self) -> tuple[EpochResult, ...]:
+        """The epochs behind the newest whole state."""
+        return next((state.history for state in self._states.whole()), ())
+
     def _earlier(self, epoch: int | None) -> Path:
         return self._folder / f"checkpoint-{epoch}.pt"
+
+
+def clear(folder: Path) -> None:
+    """Removes of a finished trial all that only a running one needs, and what was half written when
+    it was killed.
+    """
+    for path in _attempts(folder):
+        shutil.rmtree(path, ignore_errors=True)
+    StateFiles(folder).clear()
+    for pattern in ("checkpoint-*.pt", _HALF_WRITTEN):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _attempts(folder: Path) -> list[Path]:
+    """The folders of the owners that a trial has had, the newest first."""
+    found = {
+        int(number): path
+        for path in folder.parent.glob(f"{glob.escape(folder.name)}{_ATTEMPT}*")
+        if (number := path.name.rpartition("-")[2]).isdigit()
+    }
+    return [path for _, path in sorted(found.items(), reverse=True)]

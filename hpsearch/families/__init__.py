@@ -179,36 +179,57 @@ def check_overrides(
     """
     if not overrides:
         return
-    labels = {family_label(name): name for name in families}
-    spaces = {name: _whole_space(name, get_family(name), shape) for name in families}
     asked = {name: {row.name for row in space_of(name, shape, overrides)} for name in families}
     for key in overrides:
-        label, dot, name = key.rpartition(".")
-        if dot and label not in labels:
-            raise SpaceError(f"{key}: no family {label!r} is searched, but {', '.join(labels)}")
-        meant = (labels[label],) if dot else families
-        rows = [spaces[family][name] for family in meant if name in spaces[family]]
-        if not rows:
-            known = sorted({row for family in meant for row in spaces[family]})
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise SpaceError(
-                f"unknown parameter {key!r}; {hint}{', '.join(labels)} have {', '.join(known)}"
-            )
-        if not any(name in asked[family] for family in meant):
-            where = "; ".join(
-                f"{other} is {listed_values(values) if any(values) else 'not given'}"
-                for other, values in rows[0].condition.items()
-            )
-            raise SpaceError(
-                f"parameter {key!r} does not exist under the other values that are set; "
-                f"leave it out{f', or see to it that {where}' if where else ''}"
-            )
+        rows = families_with(key, families, shape)
+        if not any(row.name in asked[family] for family, row in rows.items()):
+            raise does_not_exist(key, next(iter(rows.values())))
+
+
+def families_with(key: str, families: tuple[str, ...], shape: ImageShape) -> dict[str, Parameter]:
+    """Those of `families` that have the parameter `key`, such as lr, or resnet.lr of that family
+    only; each with its row in the family's whole space.
+
+    Raises:
+        SpaceError: none of them has it.
+    """
+    labels = {family_label(name): name for name in families}
+    label, dot, name = key.rpartition(".")
+    if dot and label not in labels:
+        raise SpaceError(f"{key}: no family {label!r} is searched, but {', '.join(labels)}")
+    meant = (labels[label],) if dot else families
+    spaces = {family: whole_space(family, shape) for family in meant}
+    rows = {family: space[name] for family, space in spaces.items() if name in space}
+    if not rows:
+        known = sorted({row for space in spaces.values() for row in space})
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise SpaceError(
+            f"unknown parameter {key!r}; {hint}{', '.join(labels)} have {', '.join(known)}"
+        )
+    return rows
+
+
+def does_not_exist(key: str, row: Parameter) -> SpaceError:
+    """The error about a parameter, of the whole space's `row`, that other values take away."""
+    where = "; ".join(
+        f"{other} is {listed_values(values) if any(values) else 'not given'}"
+        for other, values in row.condition.items()
+    )
+    return SpaceError(
+        f"parameter {key!r} does not exist under the other values that are set; "
+        f"leave it out{f', or see to it that {where}' if where else ''}"
+    )
+
+
+def whole_space(name: str, shape: ImageShape) -> Mapping[str, Parameter]:
+    """All parameters of a family by name, also those that only an override has searched."""
+    return _whole_space(name, get_family(name), shape)
 
 
 @functools.lru_cache(maxsize=32)
 def _whole_space(name: str, family: Family, shape: ImageShape) -> dict[str, Parameter]:
-    """All parameters by name; `family` is in the key, as a user's file can change."""
+    # `family` is in the key, as a user's file can change.
     return {row.name: row for row in space_of(name, shape, everything=True)}
 
 

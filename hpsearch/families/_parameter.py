@@ -193,7 +193,7 @@ class Parameter:
         """The items of one list, as an override gives it: a text, one item, or a list of them."""
         parts: Sequence[object] = value if isinstance(value, list | tuple) else (value,)
         if isinstance(value, str):
-            parts = [part.strip() for part in value.split("/")]
+            parts = [part.strip() for part in value.split("/")] if value else []
             parts = list(parts) if self.item == "name" else [_parse_value(str(p)) for p in parts]
         kinds: dict[str, Any] = {"int": int, "float": int | float, "name": str}
         for part in parts:

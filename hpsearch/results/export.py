@@ -112,7 +112,7 @@ def export(
             test = open_test_split(dataset, split)
             outputs = run_model(model, checkpoint, test, target)
             scores = score(outputs.logits, test.labels, checkpoint.classes)
-            opened = len(load_search(trial.runs, trial.search).openings)
+            opened = len(load_search(trial.runs, trial.search, storage=trial.place.address).openings)
             metrics = _metrics(trial, checkpoint, scores, opened)
             _write_scores(folder, trial, scores, metrics, checkpoint.classes)
     except OSError as error:
@@ -150,7 +150,7 @@ def _check_trial(trial: TrialRecord, checkpoint: Checkpoint) -> None:
 
 
 def _same_data(trial: TrialRecord) -> tuple[ImageDataset, Split]:
-    record = load_search(trial.runs, trial.search)
+    record = load_search(trial.runs, trial.search, storage=trial.place.address)
     source = record.data["source"]
     source = DataSpec.of(source) if isinstance(source, str) else DataSpec.from_dict(source)
     dataset = load_dataset(source)

@@ -1,6 +1,7 @@
 """What a search is for: the objectives by which epochs and trials are ranked.
 
-A new one is one row of `OBJECTIVES`.
+A new one is one row of `OBJECTIVES`. What a model costs, which a search can be for as well, is in
+`hpsearch.training.costs`.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ class Objective:
     direction: Literal["maximize", "minimize"]
     is_share: bool
     value: Callable[[ValidationScores], float]
+
+    @property
+    def unit(self) -> str:
+        """What values are: "share", or empty where they have no unit."""
+        return "share" if self.is_share else ""
 
     def key(self, result: ValidationScores) -> tuple[float, float]:
         """Of epochs, the best is the one with the greatest key."""

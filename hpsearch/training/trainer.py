@@ -194,7 +194,7 @@ class Training:
         Raises:
             NonFiniteLossError: at the end of an epoch whose loss was infinite or not a number.
         """
-        while len(self._history) < self._config.epochs and not self._stagnates():
+        while not self.is_over:
             result = self._epoch()
             if not (math.isfinite(result.train_loss) and math.isfinite(result.val_loss)):
                 raise NonFiniteLossError(
@@ -204,6 +204,11 @@ class Training:
                 )
             self._history.append(result)
             yield result
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there are no more epochs to come."""
+        return len(self._history) >= self._config.epochs or self._stagnates()
 
     def _stagnates(self) -> bool:
         """Whether the epochs so far are a reason to stop early."""

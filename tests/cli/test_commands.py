@@ -23,10 +23,12 @@ from rich.console import Console
 from hpsearch import StudySpec, load_search
 from hpsearch.cli.main import app, main
 from hpsearch.cli.search import _print_end
-from hpsearch.engine.storage import DATABASE
+from hpsearch.engine.place import DATABASE
 
 Run = Callable[[str], tuple[int, str, str]]
-COMMANDS = {"search", "dashboard", "export", "report", "data", "check", "families", "space"}
+COMMANDS = {
+    *("search", "worker", "dashboard", "export", "report", "data", "check", "families", "space"),
+}
 SMALL = "--family logistic --family mlp --trials 4 --epochs 2"
 
 

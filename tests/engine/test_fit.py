@@ -26,8 +26,9 @@ from hpsearch.engine import estimate, fit, objective
 from hpsearch.engine.estimate import Pace
 from hpsearch.engine.events import EpochFinished, Event, TrialStarted
 from hpsearch.engine.fit import Fit
+from hpsearch.engine.place import DATABASE
 from hpsearch.engine.records import NOTE, SPLIT
-from hpsearch.engine.storage import DATABASE, quiet_optuna
+from hpsearch.engine.storage import quiet_optuna
 from hpsearch.families import initial_model
 from hpsearch.results.report import report_document
 from hpsearch.training.checkpoint import load_checkpoint

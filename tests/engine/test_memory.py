@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,10 +20,14 @@ from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.splits import SplitSpec, development_data, make_split
 from hpsearch.data.views import DataViews
 from hpsearch.engine.estimate import Pace
-from hpsearch.engine.objective import Worker, run_trial
+from hpsearch.engine.lease_table import Lease
+from hpsearch.engine.leases import Claim
+from hpsearch.engine.objective import Trial, Worker
+from hpsearch.engine.place import Place
 from hpsearch.engine.records import TrialRecord
 from hpsearch.engine.samplers import make_sampler
 from hpsearch.engine.spec import StudySpec
+from hpsearch.engine.stop import Stop
 from hpsearch.engine.storage import quiet_optuna
 from hpsearch.training.memory import keep_freed_memory, release_memory
 
@@ -115,22 +120,24 @@ def make_worker(digits: ImageDataset, folder: Path, device: torch.device) -> Run
     families = ("logistic", "mlp", "cnn", *files.values())
     worker = Worker(
         spec=StudySpec(families=families, epochs=2, checkpoint_every=2, overrides=FIXED),
-        runs=folder,
+        place=Place(folder),
         data=DataViews.of(development_data(few, split), device),
         fingerprints={"data": "", "split": ""},
         device=device,
         paces={family: Pace(precision="fp32") for family in families},
         watch=lambda _: None,
+        stop=Stop(),
     )
 
     def run(seed: int, family: str, state: str) -> TrialRecord:
         with quiet_optuna():
             study = optuna.create_study(
                 direction="maximize",
-                sampler=make_sampler(seed=seed, family=family, share=10),
+                sampler=make_sampler("tpe", {}, seed=seed, family=family, share=10),
                 pruner=PruneAll() if state == "pruned" else NopPruner(),
             )
-        trial = run_trial(worker, study, files.get(family, family), study.ask())
+        claim = Claim(family=family, lease=Lease(trial_id=study.ask()._trial_id, token=1))
+        trial = Trial(worker, study, files.get(family, family), claim).run(threading.Event())
         assert trial.state == state
         return trial
 

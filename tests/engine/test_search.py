@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import optuna
 import pytest
@@ -32,8 +31,8 @@ from hpsearch.engine.events import (
     TrialFinished,
     TrialStarted,
 )
+from hpsearch.engine.place import DATABASE
 from hpsearch.engine.records import SPLIT
-from hpsearch.engine.storage import DATABASE
 from hpsearch.errors import DataError, SearchError, SpaceError
 from hpsearch.families import build_model
 from hpsearch.training.checkpoint import load_checkpoint
@@ -47,7 +46,7 @@ def outcome(record: SearchRecord) -> list[dict[str, Any]]:
     """All that must be the same in every repetition of a search: all but times and places."""
     rows = [dataclasses.asdict(trial) for trial in record.trials]
     for row, trial in zip(rows, record.trials, strict=True):
-        del row["runs"], row["folder"], row["seconds"]
+        del row["place"], row["folder"], row["seconds"]
         row["history"] = [
             dataclasses.replace(r, seconds=0, images_per_second=0)
             for r in read_history(trial.folder / "history.csv")
@@ -473,15 +472,6 @@ def test_a_default_that_diverges_is_a_failed_trial_and_no_obstacle(tmp_path: Pat
     record = search(spec, runs=tmp_path / "runs", device="cpu")
     assert record.finished == 4
     assert record.count("failed", "mlp") > 0
-
-
-def test_a_search_runs_in_one_process_at_a_time(tmp_path: Path) -> None:
-    (tmp_path / "digits").mkdir()
-    with (
-        filelock.FileLock(tmp_path / "digits" / ".lock"),
-        pytest.raises(SearchError, match="another process"),
-    ):
-        search(SMALL, runs=tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize(

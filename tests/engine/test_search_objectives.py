@@ -18,8 +18,8 @@ from hpsearch.cli.report import print_report
 from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.engine.events import EpochFinished, Event, TrialFinished
+from hpsearch.engine.place import DATABASE, Place
 from hpsearch.engine.records import rank, trial_record
-from hpsearch.engine.storage import DATABASE
 from hpsearch.errors import SearchError
 from hpsearch.figures import curves_figure, save_png
 from hpsearch.results.report import report_document
@@ -39,7 +39,7 @@ def trial_with(
     """A record with the scores as given."""
     values: dict[str, Any] = dict(zip(SCORES, scores, strict=True))
     return TrialRecord(
-        runs=Path("runs"),
+        place=Place(Path("runs")),
         search="digits",
         family="mlp",
         number=number,
@@ -95,7 +95,7 @@ def test_a_trial_without_an_epoch_is_last() -> None:
 def test_a_trial_of_the_first_version_is_read(tmp_path: Path) -> None:
     attrs = {"val_accuracy": 0.9, "val_loss": 0.3, "best_epoch": 4, "epochs": 6}
     frozen = optuna.trial.create_trial(value=0.9, user_attrs=attrs)
-    record = trial_record(tmp_path, "digits", "mlp", frozen, objective="val_accuracy")
+    record = trial_record(Place(tmp_path), "digits", "mlp", frozen, objective="val_accuracy")
     assert (record.value, record.val_balanced_accuracy, record.val_macro_f1) == (0.9, None, None)
     assert record.key == (0.9, -0.3)
 
@@ -192,7 +192,7 @@ class TestASearch:
 
     def test_optuna_knows_it(self, objective: Objective, searched: Searched) -> None:
         record = searched[objective]
-        storage = f"sqlite:///{record.runs / DATABASE}"
+        storage = f"sqlite:///{record.place.runs / DATABASE}"
         study = optuna.load_study(study_name=f"{record.name}/logistic", storage=storage)
         assert study.direction.name.lower() == objective.direction
         assert study.metric_names == [objective.label]
@@ -269,12 +269,14 @@ class TestASearch:
         assert f"{running[-1].epoch + 1}/6 {name} {now} (best {best})" in screen
 
     def test_another_one_is_refused(self, objective: Objective, searched: Searched) -> None:
-        record = load_search(searched[objective].runs)
+        record = load_search(searched[objective].place.runs)
         other = next(row.name for row in OBJECTIVES if row is not objective)
         with pytest.raises(SearchError) as caught:
-            search(spec_of(record.spec["data"]["source"], other), runs=record.runs, device="cpu")
+            search(
+                spec_of(record.spec["data"]["source"], other), runs=record.place.runs, device="cpu"
+            )
         assert f"objective ({objective.name} then, {other} now)" in str(caught.value)
-        assert load_search(record.runs) == record
+        assert load_search(record.place.runs) == record
 
 
 def test_the_objectives_disagree(searched: Searched) -> None:

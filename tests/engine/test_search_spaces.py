@@ -13,9 +13,9 @@ import torch
 from hpsearch import Range, SearchRecord, StudySpec, export, load_search, load_study, search
 from hpsearch.data.dataset import ImageShape
 from hpsearch.engine.events import Event, SearchStarted
-from hpsearch.engine.records import left_to_do, most_aside
 from hpsearch.engine.search import plan
 from hpsearch.engine.setup import epochs_of
+from hpsearch.engine.states import left_to_do, most_aside
 from hpsearch.engine.storage import open_storage
 from hpsearch.errors import (
     CheckpointError,
@@ -96,7 +96,7 @@ def _study(record: SearchRecord, family: str):  # type: ignore[no-untyped-def]
     import optuna
 
     return optuna.load_study(
-        study_name=f"{record.name}/{family}", storage=open_storage(record.runs)
+        study_name=f"{record.name}/{family}", storage=open_storage(record.place)
     )
 
 

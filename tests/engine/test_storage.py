@@ -7,19 +7,20 @@ import optuna
 import pytest
 from sqlalchemy import text
 
-from hpsearch.engine.storage import DATABASE, create_storage, open_storage
+from hpsearch.engine.place import DATABASE, Place
+from hpsearch.engine.storage import create_storage, open_storage
 from hpsearch.errors import SearchError
 
 
 def test_write_ahead_log_and_full_synchronisation(tmp_path: Path) -> None:
-    storage = create_storage(tmp_path)
+    storage = create_storage(Place(tmp_path))
     with storage.engine.connect() as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 2  # FULL
 
 
 def test_a_worker_takes_the_write_lock_when_a_transaction_begins(tmp_path: Path) -> None:
-    storage = create_storage(tmp_path)
+    storage = create_storage(Place(tmp_path))
     other = sqlite3.connect(tmp_path / DATABASE, timeout=0, isolation_level=None)
     with storage.engine.connect() as connection:
         connection.execute(text("SELECT 1"))
@@ -30,10 +31,10 @@ def test_a_worker_takes_the_write_lock_when_a_transaction_begins(tmp_path: Path)
 
 
 def test_readers_neither_wait_for_the_write_lock_nor_take_it(tmp_path: Path) -> None:
-    optuna.create_study(study_name="one", storage=create_storage(tmp_path))
+    optuna.create_study(study_name="one", storage=create_storage(Place(tmp_path)))
     writer = sqlite3.connect(tmp_path / DATABASE, timeout=0, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
-    storage = open_storage(tmp_path)
+    storage = open_storage(Place(tmp_path))
     assert [s.study_name for s in optuna.get_all_study_summaries(storage=storage)] == ["one"]
     writer.execute("ROLLBACK")
     with storage.engine.connect() as connection:
@@ -45,7 +46,8 @@ def test_readers_neither_wait_for_the_write_lock_nor_take_it(tmp_path: Path) -> 
 def test_processes_that_start_together_on_a_new_folder_all_succeed(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; "
-        "from hpsearch.engine.storage import create_storage; create_storage(Path(sys.argv[1]))"
+        "from hpsearch.engine.place import Place; "
+        "from hpsearch.engine.storage import create_storage; create_storage(Place(Path(sys.argv[1])))"
     )
     runs = tmp_path / "new" / "runs"
     processes = [
@@ -60,12 +62,12 @@ def test_processes_that_start_together_on_a_new_folder_all_succeed(tmp_path: Pat
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SearchError, match=r"file.*cannot be written.*--runs"):
-        create_storage(tmp_path / "file" / "runs")
+        create_storage(Place(tmp_path / "file" / "runs"))
 
 
 def test_a_folder_without_searches(tmp_path: Path) -> None:
     with pytest.raises(SearchError, match="no searches"):
-        open_storage(tmp_path)
+        open_storage(Place(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -73,5 +75,5 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / DATABASE).write_bytes(b"this is not a database" * 100)
     for opener in (open_storage, create_storage):
         with pytest.raises(SearchError, match=DATABASE) as caught:
-            opener(tmp_path)
+            opener(Place(tmp_path))
         assert "\n" not in str(caught.value)

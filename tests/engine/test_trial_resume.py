@@ -20,8 +20,8 @@ from hpsearch import SearchRecord, StudySpec, load_search, search
 from hpsearch.config import EarlyStopping, TrainConfig
 from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.engine.events import EpochFinished, Event
-from hpsearch.engine.storage import DATABASE
-from hpsearch.engine.trial_files import TrialFiles
+from hpsearch.engine.place import DATABASE
+from hpsearch.engine.trial_files import TrialFiles, clear
 from hpsearch.training.checkpoint import Checkpoint, load_checkpoint
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import read_history
@@ -52,7 +52,7 @@ def outcome(record: SearchRecord) -> list[dict[str, Any]]:
     rows = []
     for trial in (trial for trial in record.trials if trial.state != "waiting"):
         row = dataclasses.asdict(trial)
-        for name in ("runs", "folder", "seconds"):
+        for name in ("place", "folder", "seconds"):
             del row[name]
         row["history"] = [
             dataclasses.replace(result, seconds=0, images_per_second=0)
@@ -93,7 +93,7 @@ def interrupted(runs: Path, *, after: int, spec: StudySpec = SPEC) -> Path:
     """A search that was broken off in its first trial, after so many epochs; its folder."""
     with pytest.raises(KeyboardInterrupt):
         search(spec, runs=runs, device="cpu", watch=Watch(stop_after=after))
-    return runs / spec.name / f"{spec.families[0]}-0"
+    return runs / spec.name / f"{spec.families[0]}-0.attempt-1"
 
 
 def finished(runs: Path, spec: StudySpec = SPEC) -> tuple[SearchRecord, list[int]]:
@@ -214,7 +214,7 @@ def test_a_crash_at_any_change_of_a_file_is_made_good(
 ) -> None:
     """Before and after each renaming and removal within the first trial."""
     spec = dataclasses.replace(SPEC, checkpoint_every=2)
-    replace, unlink = os.replace, os.unlink
+    replace, rename, unlink = os.replace, os.rename, os.unlink
     for step in itertools.count():
         runs = tmp_path / str(step)
         left = iter(range(step))
@@ -222,7 +222,7 @@ def test_a_crash_at_any_change_of_a_file_is_made_good(
 
         def crash(original: Callable[..., None], *args: Any, left: Any = left) -> None:
             nonlocal crashed
-            ours = f"{TRIAL}{os.sep}" in str(args[0]) and not crashed
+            ours = TRIAL in str(args[0]) and not crashed
             crashes = ours and next(left, None) is None
             crashed |= crashes
             if crashes and moment == "before":
@@ -233,6 +233,7 @@ def test_a_crash_at_any_change_of_a_file_is_made_good(
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", lambda path, to: crash(replace, path, to))
+            patch.setattr(Path, "rename", lambda path, to: crash(rename, path, to))
             patch.setattr(
                 Path,
                 "unlink",
@@ -371,7 +372,7 @@ def stopped_when(monkeypatch: pytest.MonkeyPatch, key: str, spec: StudySpec, run
         patch.setattr(optuna.Trial, "set_user_attr", stop)
         with pytest.raises(KeyboardInterrupt):
             search(spec, runs=runs, device="cpu")
-    return runs / spec.name / "breaking-0"
+    return runs / spec.name / "breaking-0.attempt-1"
 
 
 @pytest.mark.parametrize(("what", "state"), [("fail", "failed"), ("prune", "pruned")])
@@ -398,16 +399,17 @@ def test_an_epoch_whose_loss_is_not_finite_is_not_saved(
     assert "not finite in epoch 3" in trial.failure
     assert (trial.epochs, trial.best_epoch) == (3, best.epoch)
     assert trial.val_accuracy == trial.value == best.val_accuracy
-    assert sorted(path.name for path in folder.iterdir()) == ["batches.csv", "history.csv"]
+    assert sorted(path.name for path in trial.folder.iterdir()) == ["batches.csv", "history.csv"]
 
 
 def test_a_finished_trial_that_was_not_tidied_up_is_at_the_next_start(tmp_path: Path) -> None:
     folder = interrupted(tmp_path, after=3)
     kept = [path for path in folder.iterdir() if path.name.startswith("state")]
-    contents = {path: path.read_bytes() for path in kept}
-    finished(tmp_path)
-    for path, content in contents.items():
-        path.write_bytes(content)
+    contents = {path.name: path.read_bytes() for path in kept}
+    record, _ = finished(tmp_path)
+    folder = record.trials[0].folder
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
     (folder / "checkpoint-1.pt").write_bytes(b"")
     (folder / ".checkpoint.pt.x1y2z3").write_bytes(b"half of it")
     finished(tmp_path)
@@ -482,7 +484,8 @@ def state_of(*history: EpochResult) -> TrainingState:
 
 def test_states_cost_a_fiftieth_of_the_time(tmp_path: Path) -> None:
     clock = Clock()
-    files = TrialFiles(tmp_path, clock=clock)
+    files = TrialFiles(tmp_path / "mlp-0", attempt=1, clock=clock)
+    files.begin()
     saved: list[int] = []
     cost = 0.0
 
@@ -503,7 +506,7 @@ def test_states_cost_a_fiftieth_of_the_time(tmp_path: Path) -> None:
     cost = 0.5
     epochs(9, 0.25)
     assert saved == []  # short trials save none
-    assert list(tmp_path.iterdir()) == []
+    assert list(files.folder.iterdir()) == []
     epochs(1, 0.25)
     assert saved == [10]
     epochs(24, 1.0)
@@ -516,7 +519,9 @@ def test_states_cost_a_fiftieth_of_the_time(tmp_path: Path) -> None:
 
 
 def test_only_what_the_two_states_need_is_kept(tmp_path: Path) -> None:
-    files = TrialFiles(tmp_path, every=1)
+    files = TrialFiles(tmp_path / "mlp-0", attempt=1, every=1)
+    files.begin()
+    folder = files.folder
     history: list[EpochResult] = []
     found = []
     for epoch, is_best in enumerate((True, True, False, True, True, False, False)):
@@ -524,9 +529,9 @@ def test_only_what_the_two_states_need_is_kept(tmp_path: Path) -> None:
         if is_best:
             files.keep(checkpoint_of(history[-1]))
         files.save_if_due(len(history), lambda: state_of(*history))
-        kept = {path.name for path in tmp_path.iterdir()} - {"checkpoint.pt"}
+        kept = {path.name for path in folder.iterdir()} - {"checkpoint.pt"}
         found.append(sorted(kept))
-        written = load_checkpoint(tmp_path / "checkpoint.pt")
+        written = load_checkpoint(folder / "checkpoint.pt")
         best = max(result.epoch for result in history if result.is_best)
         assert written.metrics["epoch"] == best
         assert written.state["weight"][0] == best
@@ -544,28 +549,36 @@ def test_only_what_the_two_states_need_is_kept(tmp_path: Path) -> None:
 def test_the_state_before_has_its_own_best_weights(tmp_path: Path) -> None:
     """On a GPU, the epochs after it need not come out as they did."""
     history = [result_of(epoch) for epoch in range(4)]
-    files = TrialFiles(tmp_path, every=1)
+    files = TrialFiles(tmp_path / "mlp-0", attempt=1, every=1)
+    files.begin()
+    folder = files.folder
     for number, result in enumerate(history, start=1):
         files.keep(checkpoint_of(result))
         files.save_if_due(number, lambda number=number: state_of(*history[:number]))  # type: ignore[misc]
-    truncate(tmp_path / "state-4.pt")
-    again = TrialFiles(tmp_path, every=1)
+    truncate(folder / "state-4.pt")
+    again = TrialFiles(tmp_path / "mlp-0", attempt=2, every=1)
+    again.take_over()
+    folder = again.folder
     state = again.take_up(TrainConfig(family="mlp"))
     assert state is not None
     assert len(state.history) == 3
-    assert load_checkpoint(tmp_path / "checkpoint.pt").metrics["epoch"] == 2
+    assert load_checkpoint(folder / "checkpoint.pt").metrics["epoch"] == 2
     worse = [*history[:3], result_of(3, is_best=False)]
     again.save_if_due(4, lambda: state_of(*worse))
     again.write_best()  # of nothing new
-    assert load_checkpoint(tmp_path / "checkpoint.pt").metrics["epoch"] == 2
+    assert load_checkpoint(folder / "checkpoint.pt").metrics["epoch"] == 2
 
 
 def test_what_is_removed_is_only_what_running_trials_need(tmp_path: Path) -> None:
-    files = TrialFiles(tmp_path, every=1)
+    files = TrialFiles(tmp_path / "mlp-0", attempt=1, every=1)
+    files.begin()
+    folder = files.folder
     history = [result_of(0), result_of(1)]
     for number, result in enumerate(history, start=1):
         files.keep(checkpoint_of(result))
         files.save_if_due(number, lambda number=number: state_of(*history[:number]))  # type: ignore[misc]
-    (tmp_path / "history.csv").write_text("", encoding="utf-8")
-    files.clear()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "history.csv"]
+    (folder / "history.csv").write_text("", encoding="utf-8")
+    files.publish()
+    folder = tmp_path / "mlp-0"
+    clear(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "history.csv"]

@@ -1,0 +1,175 @@
+"""What the views say of a search and its events, in lines."""
+
+from __future__ import annotations
+
+from hpsearch.cli.state import Running, SearchState
+from hpsearch.cli.text import count_of, duration, objective_name, objective_value
+from hpsearch.engine.events import (
+    FamilyEstimate,
+    SearchStarted,
+    TrialStarted,
+    TrialStopped,
+    WorkerEnded,
+    WorkerStarted,
+    WorkerWaits,
+)
+from hpsearch.engine.records import TrialRecord
+from hpsearch.engine.states import DUPLICATE
+from hpsearch.names import listed
+
+PEACEFUL = ("handed back", "paused")
+"""The reasons of a `TrialStopped` that say all by themselves."""
+
+CTRL_C = "Ctrl-C"
+"""The reason of a `Stopping` that came from the keyboard."""
+
+_MOST_RUNNING = 4
+
+
+def headline(started: SearchStarted) -> str:
+    """The search's name, and whether it goes on."""
+    return f"search {started.record.name}" + (", continued" if started.resumed else "")
+
+
+def dataline(started: SearchStarted) -> str:
+    """Data, split, device."""
+    data = started.record.data
+    shape, counts = data["shape"], data["counts"]
+    return (
+        f"{data['name']}: {shape['height']}x{shape['width']}x{shape['channels']}, "
+        f"{len(data['classes'])} classes, {counts['train']} train + {counts['val']} validation "
+        f"images ({counts['test']} test images sealed), {started.device} {started.precision}"
+    )
+
+
+def opening_lines(started: SearchStarted) -> list[str]:
+    """What was guessed about the data when the search began and what looks wrong with it; by how
+    many workers it is run; and how long it may take.
+    """
+    notes = [] if started.resumed else [f"note: {note}" for note in started.record.data["notes"]]
+    lines = [*notes, *(f"warning: {warning}" for warning in started.warnings)]
+    estimates = estimate_lines(started.estimates, workers=started.workers)
+    if estimates:  # else nothing is left for workers to do
+        lines += [*workers_lines(started.workers, started.threads, started.why), *estimates]
+    return lines
+
+
+def workers_lines(workers: int, threads: int, why: str = "") -> list[str]:
+    """How many workers there are, and why; nothing where that goes without saying."""
+    if not workers:
+        return [f"trials run one after the other: {why}"] if why else []
+    line = f"{counted(workers, 'worker')} with {counted(threads, 'thread')}"
+    return [line + (" each" if workers > 1 else "") + (f": {why}" if why else "")]
+
+
+def estimate_lines(estimates: tuple[FamilyEstimate, ...], *, workers: int = 0) -> list[str]:
+    """One epoch's time by family, and the whole search's; nothing where all is done."""
+    if not any(row.trials for row in estimates):
+        return []
+    each = ", ".join(
+        f"{row.family} {duration(row.epoch_seconds)}"
+        if row.epoch_seconds >= 1
+        else f"{row.family} {1000 * row.epoch_seconds:.0f} ms"
+        for row in estimates
+        if row.trials
+    )
+    trials = sum(row.trials for row in estimates)
+    total = sum(row.seconds for row in estimates) / max(1, min(workers, trials))
+    by = f" by {workers} workers" if workers > 1 else ""
+    return [
+        f"one epoch (measured on each family's default): {each}",
+        f"{trials} trials to do: about {duration(total)}{by} without pruning",
+    ]
+
+
+def goes_on_line(started: TrialStarted) -> str:
+    """Where a trial is taken up that was interrupted."""
+    return f"{started.name} goes on after epoch {len(started.history)} of {started.epochs}"
+
+
+def stopped_line(stopped: TrialStopped, running: Running | None) -> str:
+    """How far a trial came that others are to go on with, where that is known."""
+    where = ""
+    if running is not None:
+        epochs = len(running.epochs)
+        where = f" after epoch {epochs}" if epochs else " before the end of its first epoch"
+    if stopped.reason in PEACEFUL:
+        return f"{stopped.name} {stopped.reason}{where}"
+    return f"{stopped.name} stopped{where}: {stopped.reason}"
+
+
+def trial_line(trial: TrialRecord, state: SearchState) -> str:
+    """How a trial ended, and how the search stands."""
+    record, standing = state.record, state.standing
+    if record is None or standing is None:
+        return ""
+    if trial.state == DUPLICATE:
+        return f"{trial.name} {DUPLICATE}  {trial.failure}"
+    objective = record.objective
+    parts = [
+        f"[{standing.finished}/{record.spec['trials']}] {trial.name} {trial.state}",
+        f"{objective_name(objective)} {objective_value(objective, trial.value)}",
+        f"{trial.epochs} epochs in {duration(trial.seconds)}",
+        trial.failure or trial.note,
+        best_text(state),
+        f"{duration(state.seconds_left())} left",
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def progress_line(state: SearchState) -> str:
+    """How the search stands while no trial ends."""
+    record, standing = state.record, state.standing
+    if record is None or standing is None:
+        return state.reading
+    running = state.running
+    objective = record.objective
+    shown = []
+    for trial in running:
+        text = f"{trial.started.name} epoch {len(trial.epochs)}/{trial.started.epochs}"
+        if trial.epochs:
+            value = objective_value(objective, objective.value(trial.epochs[-1]))
+            text += f" {objective_name(objective)} {value}"
+        shown.append(text)
+    parts = [
+        f"[{standing.finished}/{record.spec['trials']}] {len(running)} running"
+        + (f": {listed(shown, _MOST_RUNNING)}" if shown else ""),
+        best_text(state),
+        f"{duration(state.seconds_left())} left",
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def best_text(state: SearchState) -> str:
+    """Such as: best cnn-7 99.44 %; empty before the first complete trial."""
+    if state.record is None or state.standing is None or state.standing.best is None:
+        return ""
+    best = state.standing.best
+    return f"best {best.name} {objective_value(state.record.objective, best.value)}"
+
+
+def worker_line(event: WorkerStarted | WorkerWaits | WorkerEnded) -> str:
+    """What happened to a worker."""
+    who = f"worker {event.worker}"
+    match event:
+        case WorkerStarted(device=device, restarts=restarts) if restarts:
+            return f"{who} started again on {device} ({count_of(restarts)} so far)"
+        case WorkerStarted(device=device):
+            return f"{who} started on {device}"
+        case WorkerWaits():
+            return f"{who} waits: nothing is left to begin, but trials of others run"
+        case WorkerEnded(reason="", restarts=restarts):
+            return f"{who} ended" + ("; started again" if restarts else "")
+        case WorkerEnded(reason=reason, restarts=restarts):
+            return f"{who} died: {reason}; {'started again' if restarts else 'not started again'}"
+
+
+def stopping_line(reason: str) -> str:
+    """What happens after the first Ctrl-C, or when the time is up."""
+    line = f"stopping ({reason}) at the end of the running epochs"
+    return line + ("; Ctrl-C again stops at once" if reason == CTRL_C else "")
+
+
+def counted(count: int, noun: str) -> str:
+    """1 worker, 2 workers."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")

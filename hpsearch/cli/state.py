@@ -1,0 +1,186 @@
+"""How far a search has come, built up from its events: what the views show."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+
+from hpsearch.cli.progress import progress_text
+from hpsearch.engine.events import (
+    DataProgress,
+    EpochFinished,
+    Event,
+    SearchStarted,
+    Stopping,
+    TrialFinished,
+    TrialStarted,
+    TrialStopped,
+    WorkerEnded,
+    WorkerStarted,
+    WorkerWaits,
+)
+from hpsearch.engine.records import SearchRecord, TrialRecord
+from hpsearch.engine.states import ASIDE, FINISHED
+from hpsearch.training.epoch import EpochResult
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Running:
+    """A trial that runs.
+
+    Attributes:
+        epochs: all that it has behind it.
+        begun: when it was begun or taken up here, on the clock of the state.
+    """
+
+    started: TrialStarted
+    epochs: tuple[EpochResult, ...]
+    begun: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FamilyStanding:
+    """How a family stands: trials by state, in the order of `FINISHED`, and the best one."""
+
+    family: str
+    counts: tuple[int, ...]
+    best: TrialRecord | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How a search stands. It is counted when a trial ends, not at each redrawing."""
+
+    counts: dict[str, int]
+    finished: int
+    best: TrialRecord | None
+    families: tuple[FamilyStanding, ...]
+
+    @classmethod
+    def of(cls, record: SearchRecord) -> Standing:
+        """Counts the trials of `record`."""
+        return cls(
+            counts={state: record.count(state) for state in (*FINISHED, *ASIDE)},
+            finished=record.finished,
+            best=record.leader(),
+            families=tuple(
+                FamilyStanding(
+                    family=family,
+                    counts=tuple(record.count(state, family) for state in FINISHED),
+                    best=record.leader(family),
+                )
+                for family in record.families
+            ),
+        )
+
+
+class SearchState:
+    """The state of a search.
+
+    A view is redrawn by a thread of its own while others call `take`: what it reads is replaced
+    here, never changed in place.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.reading = "reading data and measuring one epoch of each family ..."
+        self.started: SearchStarted | None = None
+        self.record: SearchRecord | None = None
+        self.standing: Standing | None = None
+        self.stopping = ""
+        self.waiting: frozenset[int] = frozenset()
+        self._gone: frozenset[int] = frozenset()
+        self._running: dict[str, Running] = {}
+        self._seconds: dict[str, tuple[float, ...]] = {}
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._begun = clock()
+
+    def take(self, event: Event) -> Running | None:
+        """Takes an event into account; returns the trial that no longer runs by it, if any."""
+        with self._lock:
+            return self._take(event)
+
+    def _take(self, event: Event) -> Running | None:
+        match event:
+            case DataProgress(progress=reading):
+                self.reading = progress_text(reading)
+            case SearchStarted(record=record):
+                self.started, self.record = event, record
+                self.standing = Standing.of(record)
+            case TrialStarted(name=name, worker=worker, history=history):
+                self._alive(worker)
+                running = Running(started=event, epochs=history, begun=self._clock())
+                self._running = {**self._running, name: running}
+            case EpochFinished(name=name, result=result) if name in self._running:
+                running = self._running[name]
+                running = dataclasses.replace(running, epochs=(*running.epochs, result))
+                self._running = {**self._running, name: running}
+            case TrialFinished(trial=trial):
+                return self._finished(trial)
+            case TrialStopped(name=name):
+                return self._remove(name)
+            case WorkerStarted(worker=worker):
+                self._alive(worker)
+            case WorkerWaits(worker=worker):
+                self.waiting |= {worker}
+            case WorkerEnded(worker=worker):
+                self.waiting -= {worker}
+                self._gone |= {worker}
+            case Stopping(reason=reason):
+                self.stopping = reason
+            case _:
+                pass
+        return None
+
+    def _alive(self, worker: int) -> None:
+        """A worker has one trial at a time, and a new process none of the old one's."""
+        self.waiting -= {worker}
+        self._gone -= {worker}
+        running = self._running.items()
+        self._running = {n: r for n, r in running if r.started.worker != worker}
+
+    def _remove(self, name: str) -> Running | None:
+        gone = self._running.get(name)
+        self._running = {n: r for n, r in self._running.items() if n != name}
+        return gone
+
+    def _finished(self, trial: TrialRecord) -> Running | None:
+        gone = self._remove(trial.name)
+        if self.record is not None:
+            others = (t for t in self.record.trials if t.name != trial.name)
+            self.record = dataclasses.replace(self.record, trials=(*others, trial))
+            self.standing = Standing.of(self.record)
+        if trial.state in FINISHED:
+            took = trial.seconds if gone is None else self._clock() - gone.begun
+            done = self._seconds.get(trial.family, ())
+            self._seconds = {**self._seconds, trial.family: (*done, took)}
+        return gone
+
+    @property
+    def running(self) -> list[Running]:
+        """The trials that run, by the numbers of their workers."""
+        alive = (r for r in self._running.values() if r.started.worker not in self._gone)
+        return sorted(alive, key=lambda running: running.started.worker)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since this was made."""
+        return self._clock() - self._begun
+
+    def seconds_left(self) -> float:
+        """From the mean of each family's trials here, or its estimate before the first one; with
+        several workers, as if they shared the work evenly.
+        """
+        if self.started is None:
+            return 0.0
+        now, running = self._clock(), self.running
+        left, trials = 0.0, 0
+        for row in self.started.estimates:
+            done = self._seconds.get(row.family, ())
+            each = sum(done) / len(done) if done else row.seconds / max(1, row.trials)
+            rest = max(0, row.trials - len(done))
+            begun = [now - r.begun for r in running if r.started.family == row.family]
+            left += max(0.0, each * rest - sum(min(each, seconds) for seconds in begun))
+            trials += rest
+        return left / max(1, min(self.started.workers, trials))

@@ -1,0 +1,50 @@
+"""`hpsearch worker`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hpsearch.cli.options import RUNS, Runs, Storage, WorkerOptions, takes
+from hpsearch.cli.text import say
+
+
+@takes(run=WorkerOptions)
+def worker_cli(
+    run: WorkerOptions,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The search to take part in.")],
+    runs: Runs = RUNS,
+    storage: Storage = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="The same data, where they lie elsewhere on this machine.",
+        ),
+    ] = None,
+) -> None:
+    """Take part in a search that was started elsewhere.
+
+    It runs trials of that search until none is left, with the settings that it was started with.
+    On another machine, give it the same database (--storage) and the same runs folder, which the
+    machines must share, since checkpoints and saved states lie there.
+    """
+    import optuna
+
+    from hpsearch.cli.live import watched
+    from hpsearch.engine.search import join
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    console = Console()
+    with watched(console) as view:
+        record = join(
+            name, runs=runs, storage=storage, data=data, watch=view.watch, **run.arguments()
+        )
+    stopped = f"; stopped: {view.stopping}" if view.stopping else ""
+    say(
+        console,
+        f"search {record.name} has {record.finished} finished trials "
+        f"({record.spec['trials']} asked for){stopped}",
+    )

@@ -1,0 +1,455 @@
+"""Leases on running trials: who runs which one, and who takes it over.
+
+A worker claims a trial and shows with beats that it lives. When it dies, the same trial (number,
+parameters, reports) is another's to go on with. When trials are claimed, in one transaction, the
+search's budget is looked at, too, so that it is exact however many workers there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import logging
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from typing import Literal
+
+from optuna.storages._rdb.models import (
+    StudyModel,
+    TrialIntermediateValueModel,
+    TrialModel,
+    TrialUserAttributeModel,
+)
+from optuna.trial import TrialState
+from sqlalchemy import Row, delete, exists, func, insert, inspect, select, text, update
+from sqlalchemy.orm import Session
+
+from hpsearch.engine import lease_table
+from hpsearch.engine.lease_table import LEASES, Lease
+from hpsearch.engine.place import Place
+from hpsearch.engine.presence import dead
+from hpsearch.engine.states import ASIDE, most_aside
+from hpsearch.engine.storage import SearchStorage
+
+GRACE_SECONDS = 60.0
+"""After so long without a beat, an owner is taken for dead: its machine vanished, or it hangs."""
+
+_log = logging.getLogger(__name__)
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Share:
+    """What a family may still have of a search.
+
+    Attributes:
+        study_id: the storage's.
+        trials: how many of the search's trials are the family's.
+        closed: begin no new trial: its space is exhausted.
+    """
+
+    study_id: int
+    trials: int
+    closed: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A trial to run.
+
+    Attributes:
+        lost: why it was not finished by its last owner; empty where it is new or was handed back.
+        hopeless: too many owners died with it: it is to be failed.
+        deaths: how many in a row, without a report between.
+    """
+
+    family: str
+    lease: Lease
+    lost: str = ""
+    hopeless: bool = False
+    deaths: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Nothing:
+    """There is nothing to begin.
+
+    Attributes:
+        running: how many trials others run that may still fall to this worker, or make room for
+            another one.
+    """
+
+    running: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Open:
+    """A trial that is running or waiting, with its lease where it has one."""
+
+    family: str
+    trial_id: int
+    number: int
+    state: TrialState
+    lease: Row[tuple[object, ...]]
+
+    @property
+    def is_free(self) -> bool:
+        return self.lease.owner is None and not self.lease.paused
+
+
+class Leases:
+    """The leases that one worker takes, keeps and gives back.
+
+    Args:
+        owner: the worker's name, as `presence.new_owner` makes it.
+        grace: seconds without a beat after which an owner is taken for dead.
+    """
+
+    def __init__(
+        self, storage: SearchStorage, place: Place, owner: str, *, grace: float = GRACE_SECONDS
+    ) -> None:
+        self._storage = storage
+        self._place = place
+        self._grace = grace
+        self.owner = owner
+
+    def claim(self, shares: Mapping[str, Share], *, attempts: int) -> Claim | Nothing:
+        """Takes a trial that was lost or handed back, else a waiting one, else a new one: of the
+        family that has had the fewest.
+
+        Args:
+            shares: by family.
+            attempts: after so many deaths in a row without a report between, a trial is hopeless.
+        """
+
+        def action() -> Claim | Nothing:
+            with Session(self._storage.engine) as session, session.begin():
+                return self._claim(session, shares, attempts)
+
+        return self._storage.patiently(action)
+
+    def _claim(
+        self, session: Session, shares: Mapping[str, Share], attempts: int
+    ) -> Claim | Nothing:
+        ids = {share.study_id: family for family, share in shares.items()}
+        # In this order: all who claim do so one after the other ...
+        session.execute(
+            select(StudyModel.study_id)
+            .where(StudyModel.study_id.in_(ids))
+            .order_by(StudyModel.study_id)
+            .with_for_update()
+        ).all()
+        # ... and a trial that ends between these two is counted twice rather than not at all.
+        unfinished = _unfinished(session, ids)
+        finished, aside = _finished(session, ids)
+        running = {
+            family: [t for t in unfinished if t.family == family and t.state is TrialState.RUNNING]
+            for family in shares
+        }
+        taken = {
+            family: finished.get(share.study_id, 0) + len(running[family])
+            for family, share in shares.items()
+        }
+        order = sorted(shares, key=lambda family: taken[family])  # stable: ties as in the study
+        for trial in (trial for family in order for trial in running[family]):
+            if trial.lease.owner == self.owner:  # claimed already, and only the answer was lost
+                return _claim_of(trial, attempts)
+        time = lease_table.now(session)
+        gone = dead(self._place, {t.lease.owner for t in unfinished if t.lease.owner})
+        for family in order:
+            if finished.get(shares[family].study_id, 0) >= shares[family].trials:
+                continue
+            for trial in running[family]:
+                lost = _lost(trial, time, gone, self._grace)
+                if trial.is_free or lost:
+                    claim = self._adopt(session, trial, time, lost, attempts)
+                    if claim is not None:
+                        return claim
+        for family in order:
+            share = shares[family]
+            given_up = aside.get(share.study_id, 0) >= most_aside(share.trials)
+            if taken[family] < share.trials and not share.closed and not given_up:
+                waiting = (
+                    t for t in unfinished if t.family == family and t.state is TrialState.WAITING
+                )
+                lease = self._begin(session, share.study_id, next(waiting, None), time)
+                return Claim(family=family, lease=lease)
+        # What still runs of a family that has all its trials, since --trials was more once, is no
+        # reason to wait.
+        ongoing = (
+            trial
+            for family, share in shares.items()
+            if finished.get(share.study_id, 0) < share.trials
+            for trial in running[family]
+        )
+        return Nothing(running=sum(not trial.lease.paused for trial in ongoing))
+
+    def _begin(self, session: Session, study_id: int, waiting: _Open | None, time: float) -> Lease:
+        """Makes a new trial, or sets a waiting one running."""
+        if waiting is None:
+            trial = self._storage._get_prepared_new_trial(study_id, None, session)
+        else:
+            trial = session.get_one(TrialModel, waiting.trial_id)
+            trial.state = TrialState.RUNNING
+            trial.datetime_start = datetime.datetime.now()  # as Optuna has it
+        session.flush()
+        trial_id = int(trial.trial_id)
+        # SQLite gives the ids of deleted trials away again; their owners must not pass for this one.
+        deleted = LEASES.c.trial_id == trial_id
+        token = (session.scalar(select(LEASES.c.token).where(deleted)) or 0) + 1
+        session.execute(delete(LEASES).where(deleted))
+        return self._insert(session, trial_id, time, token=token)
+
+    def _insert(self, session: Session, trial_id: int, time: float, *, token: int = 1) -> Lease:
+        session.execute(
+            insert(LEASES).values(
+                trial_id=trial_id,
+                owner=self.owner,
+                token=token,
+                beat=time,
+                paused=False,
+                died=False,
+                deaths=0,
+                reports=0,
+                reason="",
+            )
+        )
+        return Lease(trial_id=trial_id, token=token)
+
+    def _adopt(
+        self, session: Session, trial: _Open, time: float, lost: str, attempts: int
+    ) -> Claim | None:
+        """Takes a trial over; None where its owner has come back at this very moment."""
+        row = trial.lease
+        if row.token is None:  # of an earlier version, which had no leases
+            lease = self._insert(session, trial.trial_id, time)
+            return Claim(family=trial.family, lease=lease)
+        deaths, reports = int(row.deaths), int(row.reports)
+        if lost:
+            now = session.scalar(
+                select(func.count()).where(TrialIntermediateValueModel.trial_id == trial.trial_id)
+            )
+            got_further = (now or 0) > reports
+            deaths, reports = (1 if got_further else deaths + 1), now or 0
+        lease = Lease(trial_id=trial.trial_id, token=int(row.token) + 1)
+        done = session.execute(
+            update(LEASES)
+            .where(LEASES.c.trial_id == trial.trial_id, LEASES.c.token == row.token)
+            .where(LEASES.c.beat == row.beat, LEASES.c.ended.is_(None))
+            .values(
+                owner=self.owner,
+                token=lease.token,
+                beat=time,
+                died=False,
+                deaths=deaths,
+                reports=reports,
+                reason=lost,
+            )
+        )
+        if not done.rowcount:  # type: ignore[attr-defined]
+            return None
+        return Claim(
+            family=trial.family,
+            lease=lease,
+            lost=lost,
+            hopeless=bool(lost) and deaths >= attempts,
+            deaths=deaths,
+        )
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether the lease is still its own."""
+
+        def action() -> bool:
+            with Session(self._storage.engine) as session, session.begin():
+                token = session.scalar(
+                    select(LEASES.c.token).where(
+                        LEASES.c.trial_id == lease.trial_id, LEASES.c.owner.is_not(None)
+                    )
+                )
+                return token == lease.token
+
+        return self._storage.patiently(action)
+
+    @contextlib.contextmanager
+    def kept(self, lease: Lease, *, every: float) -> Iterator[threading.Event]:
+        """Within, a thread shows that the owner lives; and the storage lets only the owner write.
+
+        Returns:
+            What is set once the lease is another's.
+        """
+        over, lost = threading.Event(), threading.Event()
+
+        def beats() -> None:
+            while not over.wait(every):
+                try:
+                    if not self.beat(lease):
+                        lost.set()
+                        return
+                except Exception:  # the database is away: it may be there again in time
+                    _log.debug("no beat", exc_info=True)
+
+        thread = threading.Thread(target=beats, name="beats", daemon=True)
+        thread.start()
+        try:
+            with self._storage.held(lease):
+                yield lost
+        finally:
+            over.set()
+
+    def beat(self, lease: Lease) -> bool:
+        """Shows that the owner lives; whether the lease is still its own."""
+        with Session(self._storage.engine) as session, session.begin():
+            return _touch(session, lease, beat=lease_table.now(session))
+
+    def hand_back(self, lease: Lease, reason: str, *, pause: bool = False) -> bool:
+        """Gives a trial back unfinished, for any worker to go on with; whether it was still its
+        own.
+
+        Args:
+            pause: only after `resume`.
+        """
+
+        def action() -> bool:
+            with Session(self._storage.engine) as session, session.begin():
+                return _touch(session, lease, owner=None, paused=pause, reason=reason)
+
+        return self._storage.patiently(action)
+
+
+def _claim_of(trial: _Open, attempts: int) -> Claim:
+    """The claim that a trial's owner was given."""
+    row = trial.lease
+    return Claim(
+        family=trial.family,
+        lease=Lease(trial_id=trial.trial_id, token=row.token),
+        lost=row.reason,
+        hopeless=bool(row.reason) and row.deaths >= attempts,
+        deaths=row.deaths,
+    )
+
+
+def _touch(session: Session, lease: Lease, **values: object) -> bool:
+    done = session.execute(
+        update(LEASES)
+        .where(LEASES.c.trial_id == lease.trial_id, LEASES.c.token == lease.token)
+        .where(LEASES.c.owner.is_not(None))
+        .values(**values)
+    )
+    return bool(done.rowcount)  # type: ignore[attr-defined]
+
+
+def resume(storage: SearchStorage, trial_ids: Collection[int]) -> None:
+    """Lets paused trials be gone on with, by any worker."""
+
+    def action() -> None:
+        with Session(storage.engine) as session, session.begin():
+            session.execute(
+                update(LEASES).where(LEASES.c.trial_id.in_(trial_ids)).values(paused=False)
+            )
+
+    storage.patiently(action)
+
+
+def release_dead(storage: SearchStorage, owner: str, reason: str, *, died: bool = True) -> None:
+    """Gives back at once what a worker had that is known to be gone.
+
+    Args:
+        died: it counts as a death of the trial's owner; not where the worker was killed on purpose.
+    """
+
+    def action() -> None:
+        with Session(storage.engine) as session, session.begin():
+            session.execute(
+                update(LEASES)
+                .where(LEASES.c.owner == owner)
+                .values(owner=None, died=died, reason=reason)
+            )
+
+    storage.patiently(action)
+
+
+def idle_trials(
+    storage: SearchStorage, place: Place, study_ids: Collection[int]
+) -> dict[int, Literal["interrupted", "paused"]]:
+    """Of the running trials of some studies those that nobody runs, by the id of the trial."""
+    if not inspect(storage.engine).has_table(LEASES.name):  # of an earlier version
+        return {}
+    with Session(storage.engine) as session, session.begin():
+        unfinished = _unfinished(session, dict.fromkeys(study_ids, ""))
+        time = lease_table.now(session)
+    gone = dead(place, {t.lease.owner for t in unfinished if t.lease.owner})
+    idle: dict[int, Literal["interrupted", "paused"]] = {}
+    for trial in (trial for trial in unfinished if trial.state is TrialState.RUNNING):
+        if trial.lease.paused:
+            idle[trial.trial_id] = "paused"
+        elif trial.is_free or _lost(trial, time, gone, GRACE_SECONDS):
+            idle[trial.trial_id] = "interrupted"
+    return idle
+
+
+def end_times(storage: SearchStorage, study_id: int) -> dict[int, float]:
+    """When the trials of a study ended, by their id, on the database's clock."""
+
+    def action() -> dict[int, float]:
+        with Session(storage.engine) as session, session.begin():
+            rows = session.execute(
+                select(LEASES.c.trial_id, LEASES.c.ended)
+                .join(TrialModel, TrialModel.trial_id == LEASES.c.trial_id)
+                .where(TrialModel.study_id == study_id, LEASES.c.ended.is_not(None))
+            )
+            return {row.trial_id: row.ended for row in rows}
+
+    return storage.patiently(action)
+
+
+def _unfinished(session: Session, ids: Mapping[int, str]) -> list[_Open]:
+    rows = session.execute(
+        select(
+            TrialModel.study_id, TrialModel.trial_id, TrialModel.number, TrialModel.state, LEASES
+        )
+        .select_from(TrialModel)
+        .outerjoin(LEASES, LEASES.c.trial_id == TrialModel.trial_id)
+        .where(TrialModel.study_id.in_(ids))
+        .where(TrialModel.state.in_((TrialState.RUNNING, TrialState.WAITING)))
+        .order_by(TrialModel.trial_id)
+    )
+    return [
+        _Open(
+            family=ids[row.study_id],
+            trial_id=row[1],
+            number=row.number,
+            state=row.state,
+            lease=row,
+        )
+        for row in rows
+    ]
+
+
+def _finished(session: Session, ids: Mapping[int, str]) -> tuple[dict[int, int], dict[int, int]]:
+    """By study, how many trials ended that count, and how many that do not."""
+    aside = exists().where(
+        TrialUserAttributeModel.trial_id == TrialModel.trial_id,
+        TrialUserAttributeModel.key.in_(ASIDE),
+    )
+    rows = session.execute(
+        select(TrialModel.study_id, aside.label("aside"), func.count())
+        .where(TrialModel.study_id.in_(ids), TrialModel.state.in_(_FINISHED))
+        .group_by(TrialModel.study_id, text("aside"))
+    )
+    counts: tuple[dict[int, int], dict[int, int]] = ({}, {})
+    for study_id, is_aside, count in rows:
+        counts[bool(is_aside)][study_id] = count
+    return counts
+
+
+def _lost(trial: _Open, time: float, gone: Collection[str], grace: float) -> str:
+    """Why the trial's owner is taken for dead; empty where it is not, or where there is none."""
+    row = trial.lease
+    if row.owner is None:
+        return str(row.reason) if row.died else ""
+    if row.owner in gone:
+        return "its process was killed"
+    if time - row.beat > grace:
+        return f"no sign of life for {grace:.0f} s: its machine vanished, or it was stopped"
+    return ""

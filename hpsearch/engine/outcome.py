@@ -1,0 +1,65 @@
+"""What a trial leaves behind: its scores in the study, and the checkpoints that are kept."""
+
+from __future__ import annotations
+
+import optuna
+
+from hpsearch.engine.place import Place
+from hpsearch.engine.records import CHECKPOINT, best_first, trial_folder
+from hpsearch.engine.spec import StudySpec
+from hpsearch.engine.trial_files import clear
+from hpsearch.training.costs import pareto_front
+from hpsearch.training.epoch import EpochResult
+from hpsearch.training.objectives import Objective
+
+_BEHIND = 64
+"""So many trials behind the best may still have a checkpoint that is to go: as many workers may
+have displaced them at the same moment.
+"""
+
+
+def record_metrics(trial: optuna.Trial, history: list[EpochResult], objective: Objective) -> None:
+    """Stores what the trial gave: what is kept of it is its best epoch."""
+    best = max(history, key=objective.key)
+    seconds = sum(result.seconds for result in history)
+    attrs = {
+        "value": objective.value(best),
+        "val_accuracy": best.val_accuracy,
+        "val_balanced_accuracy": best.val_balanced_accuracy,
+        "val_macro_f1": best.val_macro_f1,
+        "val_loss": best.val_loss,
+        "best_epoch": best.epoch,
+        "epochs": len(history),
+        "seconds": seconds,
+        "images_per_second": sum(r.images_per_second * r.seconds for r in history) / seconds,
+    }
+    for key, attr in attrs.items():
+        trial.set_user_attr(key, attr)
+
+
+def drop_checkpoints(
+    spec: StudySpec, place: Place, study: optuna.Study, family: str, *, everywhere: bool = False
+) -> None:
+    """Removes the checkpoints of all finished trials of a family but its best `keep` and, where
+    there are several objectives, its Pareto front.
+
+    Args:
+        everywhere: look into all folders, for what was left when a process was killed; otherwise
+            only where a trial that has just ended can have changed something.
+    """
+    finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    ranked = best_first(finished, spec.objectives)
+    kept = {trial.number for trial in ranked[: spec.keep]}
+    if len(spec.objectives) > 1:
+        points = [trial.user_attrs.get("values", ()) for trial in ranked]
+        kept |= {ranked[place].number for place in pareto_front(spec.objectives, points)}
+    # Behind the last one that is kept, there is room for those that as many workers displaced.
+    looked_at = (
+        finished if everywhere or len(spec.objectives) > 1 else ranked[: spec.keep + _BEHIND]
+    )
+    for trial in looked_at:
+        folder = trial_folder(place.runs, spec.name, family, trial.number)
+        if everywhere:
+            clear(folder)
+        if trial.number not in kept:
+            (folder / CHECKPOINT).unlink(missing_ok=True)

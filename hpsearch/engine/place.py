@@ -1,0 +1,99 @@
+"""Where searches are kept: a folder of files, and the database that coordinates them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import sqlalchemy
+from sqlalchemy import URL
+from sqlalchemy.exc import ArgumentError
+
+from hpsearch.errors import SearchError
+
+DATABASE = "hpsearch.db"
+
+_DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where searches are kept.
+
+    Attributes:
+        runs: folder of checkpoints and histories; of several machines, one that they share.
+        address: of a PostgreSQL database, as `--storage` takes it; None: a SQLite file in `runs`.
+            It may hold a password, so it is not shown.
+    """
+
+    runs: Path
+    address: str | None = dataclasses.field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, runs: str | Path, storage: str | None = None) -> Place:
+        """The place that `--runs` and `--storage` name.
+
+        Raises:
+            SearchError: the address is none of a PostgreSQL database.
+        """
+        place = cls(Path(runs), storage or None)
+        _ = place.url  # refused here rather than in the middle
+        return place
+
+    @property
+    def is_server(self) -> bool:
+        """Whether the database is one that machines share."""
+        return self.address is not None
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.runs / DATABASE
+
+    @property
+    def private(self) -> Path:
+        """The folder of locks and logs."""
+        return self.runs / ".hpsearch"
+
+    @property
+    def url(self) -> URL:
+        """The database's address for SQLAlchemy."""
+        if self.address is None:
+            return URL.create("sqlite", database=str(self.database.resolve()))
+        try:
+            url = sqlalchemy.make_url(self.address)
+        except (ArgumentError, ValueError):
+            url = None
+        if url is None or url.drivername not in _DRIVERS:
+            kind = "" if url is None else f"; got one that starts with {url.drivername}:"
+            raise SearchError(
+                "the storage must be the address of a PostgreSQL database, such as "
+                f"postgresql://USER@HOST/NAME{kind}"
+            )
+        return url.set(drivername=_DRIVERS[url.drivername])
+
+    def __str__(self) -> str:
+        """For people: no password in it."""
+        if self.address is None:
+            return str(self.runs)
+        url = self.url
+        host = f"{url.host or 'localhost'}{f':{url.port}' if url.port else ''}"
+        return f"{host}/{url.database or ''}"
+
+    def without_secrets(self, text: str) -> str:
+        """`text`, such as an error's, with neither the address nor the password in it."""
+        if self.address is None:
+            return text
+        url = self.url
+        secrets = [self.address, str(url.password or ""), *_texts(url.query.get("password", ()))]
+        for secret in filter(None, secrets):
+            text = text.replace(secret, "***")
+        return text
+
+
+def _texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value

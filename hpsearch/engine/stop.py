@@ -1,0 +1,79 @@
+"""How a running search is stopped: in order, after the epoch that runs, or at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+class Terminated(SystemExit):
+    """SIGTERM: a cluster takes the machine away. The process ends at once."""
+
+    def __init__(self) -> None:
+        super().__init__(EXIT_TERMINATED)
+
+
+class Stop:
+    """A wish that the search stops, which workers look at between two epochs."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.reason = ""
+        """In words; empty as long as nobody wants it to stop."""
+        self.interrupted = False
+        """Whether it was Ctrl-C."""
+
+    def request(self, reason: str, *, interrupted: bool = False) -> None:
+        """Wishes that the search stops."""
+        self.reason = self.reason or reason
+        self.interrupted |= interrupted
+        self._event.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Waits until it is to stop, at most so long; whether it is."""
+        return self._event.wait(seconds)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is to stop."""
+        return self._event.is_set()
+
+
+@contextlib.contextmanager
+def stopped_by_signals(stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
+    """Within, the first Ctrl-C only wishes for a stop, the second raises `KeyboardInterrupt`, and
+    SIGTERM raises `Terminated`.
+
+    Signals belong to the main thread; in another one nothing changes.
+
+    Args:
+        tell: is called, in a thread of its own, when the first Ctrl-C came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_interrupt(*_: object) -> None:
+        if stop.interrupted:
+            raise KeyboardInterrupt
+        stop.request("Ctrl-C", interrupted=True)
+        # Whoever watches may be in the middle of printing just now.
+        threading.Thread(target=tell, daemon=True).start()
+
+    def on_terminate(*_: object) -> None:
+        raise Terminated
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if before[signal.SIGINT] is signal.default_int_handler:  # else it is ignored, or another's
+        signal.signal(signal.SIGINT, on_interrupt)
+    if before[signal.SIGTERM] is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, on_terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

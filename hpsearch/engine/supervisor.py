@@ -1,0 +1,283 @@
+"""The process that starts workers, passes on what they tell, and starts those again that die."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from hpsearch.engine.events import (
+    EpochFinished,
+    Event,
+    TrialFinished,
+    TrialStarted,
+    TrialStopped,
+    WorkerEnded,
+    WorkerStarted,
+)
+from hpsearch.engine.leases import release_dead
+from hpsearch.engine.place import Place
+from hpsearch.engine.presence import new_owner
+from hpsearch.engine.spec import StudySpec
+from hpsearch.engine.stop import Stop
+from hpsearch.engine.storage import SearchStorage
+from hpsearch.errors import SearchError
+
+LENGTH = 8
+"""Bytes of the number, in front of a worker's job, that tells how long it is."""
+
+STOP = b"stop"
+"""What a worker is sent that is to hand its trial back; the end of its input means the same."""
+
+_POLL_SECONDS = 0.2
+_LAST_WORDS = 2000
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker process is told; it goes through a pipe, so that no list of processes shows
+    the address of the database.
+
+    Attributes:
+        threads: of torch.
+        number: from 1.
+        owner: its name for leases; given when it is started.
+    """
+
+    spec: StudySpec
+    place: Place
+    device: str
+    threads: int
+    number: int
+    grace: float
+    owner: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A worker's last word where an error ended it that starting it again would not mend."""
+
+    text: str
+
+
+class _Process:
+    """A worker process that is or was running.
+
+    Attributes:
+        job: what it was told; None as long as it only warms up.
+        trial: the name of the one that it runs.
+        refused: its last word, where it gave one.
+    """
+
+    def __init__(self, log: IO[bytes], path: Path) -> None:
+        self.log = path
+        self.job: Job | None = None
+        self.trial = ""
+        self.refused = ""
+        paths = os.pathsep.join(path for path in sys.path if path)
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "hpsearch.engine.worker_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": paths},
+            # Ctrl-C on the terminal is for the supervisor alone.
+            process_group=0 if os.name == "posix" else None,
+        )
+
+    @property
+    def number(self) -> int:
+        """The worker's."""
+        return self.job.number if self.job else 0
+
+    def start(self, job: Job, into: queue.Queue[tuple[_Process, Any]]) -> None:
+        """Gives it its job; what it tells goes to `into`, and None when it is gone."""
+        self.job = job
+        threading.Thread(target=self._read, args=(into,), daemon=True).start()
+        message = pickle.dumps(job)
+        self.send(len(message).to_bytes(LENGTH) + message)
+
+    def send(self, message: bytes) -> None:
+        """Writes to its input, if it still reads."""
+        assert self.popen.stdin is not None  # noqa: S101 - a pipe
+        try:
+            self.popen.stdin.write(message)
+            self.popen.stdin.flush()
+        except OSError:
+            _log.debug("a worker is gone already")
+
+    def _read(self, into: queue.Queue[tuple[_Process, Any]]) -> None:
+        assert self.popen.stdout is not None  # noqa: S101 - a pipe
+        try:
+            while True:
+                into.put((self, pickle.load(self.popen.stdout)))  # noqa: S301 - our own child
+        except Exception:  # the end, or a half word of one that was killed
+            into.put((self, None))
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self.popen.kill()
+        self.popen.wait()
+
+    def close(self) -> None:
+        """Closes its pipes."""
+        for pipe in (self.popen.stdin, self.popen.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:
+                    _log.debug("a worker was gone already")
+
+
+class Supervisor:
+    """Worker processes, while it is entered; all of them are gone afterwards.
+
+    Args:
+        watch: is told what they tell, in the thread that calls `run`.
+    """
+
+    def __init__(self, place: Place, watch: Callable[[Event], None]) -> None:
+        self._place = place
+        self._watch = watch
+        self._warm: list[_Process] = []
+        self._running: list[_Process] = []
+        self._told: queue.Queue[tuple[_Process, Any]] = queue.Queue()
+        self._storage: SearchStorage | None = None
+        self._logs = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in (*self._warm, *self._running):
+            process.kill()
+            process.close()
+        for process in self._running:
+            if self._storage is not None and process.job is not None:
+                release_dead(self._storage, process.job.owner, "broken off", died=False)
+        for log in {process.log for process in (*self._warm, *self._running)}:
+            _remove_empty(log)
+
+    def warm_up(self, count: int) -> None:
+        """Starts so many processes that wait for a job."""
+        for _ in range(count):
+            self._warm.append(self._spawn())
+
+    def run(self, jobs: Sequence[Job], storage: SearchStorage, stop: Stop) -> None:
+        """Has workers do the jobs until all have nothing left to do.
+
+        A worker that dies is started again, but not more often in a row, without an epoch between,
+        than its trial fails for it.
+
+        Raises:
+            SearchError: no worker is left, and not because it had nothing to do.
+        """
+        self._storage = storage
+        deaths = {job.number: 0 for job in jobs}  # in a row
+        restarts = dict.fromkeys(deaths, 0)
+        attempts = max(job.spec.attempts for job in jobs)
+        ends: list[str] = []
+        for job in jobs:
+            self._start(job, restarts=0)
+        told = False
+        while self._running:
+            if stop.wanted and not told:
+                told = True
+                for process in self._running:
+                    process.send(STOP)
+            try:
+                process, event = self._told.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if event is not None:
+                if isinstance(event, EpochFinished | TrialFinished):
+                    deaths[process.number] = 0
+                self._pass_on(process, event)
+                continue
+            number, reason = process.number, self._end(process, storage)
+            died = bool(reason) and not process.refused
+            deaths[number] += died
+            again = died and not stop.wanted and deaths[number] <= attempts + 1
+            self._watch(WorkerEnded(worker=number, reason=reason, restarts=again))
+            if again:
+                restarts[number] += 1
+                self._start(jobs[number - 1], restarts=restarts[number])
+            else:
+                ends.append(reason)
+        if ends and all(ends) and not stop.wanted:
+            raise SearchError(f"no worker is left; the last one ended with: {ends[-1]}")
+
+    def _spawn(self) -> _Process:
+        self._logs += 1
+        folder = self._place.private / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{os.getpid()}-{self._logs}.log"
+        with path.open("wb") as log:
+            return _Process(log, path)
+
+    def _start(self, job: Job, *, restarts: int) -> None:
+        process = self._warm.pop() if self._warm else self._spawn()
+        self._running.append(process)
+        process.start(dataclasses.replace(job, owner=new_owner()), self._told)
+        self._watch(WorkerStarted(worker=job.number, device=job.device, restarts=restarts))
+
+    def _pass_on(self, process: _Process, event: Any) -> None:
+        match event:
+            case Refusal(text=text):
+                process.refused = text
+                return
+            case TrialStarted(name=name):
+                process.trial = name
+            case TrialFinished() | TrialStopped():
+                process.trial = ""
+        self._watch(event)
+
+    def _end(self, process: _Process, storage: SearchStorage) -> str:
+        """Takes leave of a process; why it died, or nothing where it did not."""
+        code = process.popen.wait()
+        process.close()
+        self._running.remove(process)
+        reason = process.refused or (_reason(code, process.log) if code else "")
+        if reason and process.job is not None:
+            # One that refused to work gave its trial back by itself, if it could.
+            release_dead(storage, process.job.owner, reason, died=not process.refused)
+            if process.trial:
+                self._watch(TrialStopped(name=process.trial, reason=f"its worker died: {reason}"))
+        if not reason:
+            _remove_empty(process.log)
+        return reason
+
+
+def _reason(code: int, log: Path) -> str:
+    """Why a process ended, for people."""
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = "unknown"
+        hint = ", as the system does when memory is short" if name == "SIGKILL" else ""
+        return f"killed by signal {-code} ({name}){hint}"
+    words = log.read_bytes()[-_LAST_WORDS:].decode("utf-8", "replace").split("\n")
+    last = next((line.strip() for line in reversed(words) if line.strip()), "")
+    return f"exit code {code}: {last[:300]} (see {log})" if last else f"exit code {code}"
+
+
+def _remove_empty(log: Path) -> None:
+    if log.is_file() and not log.stat().st_size:
+        log.unlink()

@@ -1,0 +1,139 @@
+"""What one process does in a search: trial after trial, until there are no more."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpsearch.engine.events import TrialStopped, WorkerWaits
+from hpsearch.engine.lease_table import LeaseLostError
+from hpsearch.engine.leases import Claim, Leases, Share, end_times, release_dead
+from hpsearch.engine.objective import HandedBack, Trial, Worker
+from hpsearch.engine.presence import new_owner, present
+from hpsearch.engine.replayable import ReplayableSampler
+from hpsearch.engine.states import FINISHED, trial_state
+from hpsearch.engine.storage import SearchStorage
+
+BEATS = 6
+"""So many signs of life a worker gives within the grace that it has."""
+
+POLL_SECONDS = 1.0
+"""How often a worker that has nothing to do looks whether a trial falls to it."""
+
+
+def work_as(
+    worker: Worker, studies: Mapping[str, optuna.Study], storage: SearchStorage, *, grace: float
+) -> None:
+    """Runs trials as a worker of its own name; see `work`."""
+    owner = new_owner()
+    leases = Leases(storage, worker.place, owner, grace=grace)
+    with present(worker.place, owner):
+        work(worker, studies, storage, leases, beat=grace / BEATS)
+
+
+def work(
+    worker: Worker,
+    studies: Mapping[str, optuna.Study],
+    storage: SearchStorage,
+    leases: Leases,
+    *,
+    beat: float,
+) -> None:
+    """Runs trials of the families until each has its share, the search stagnates, or it is to
+    stop.
+
+    Raises:
+        SystemExit, KeyboardInterrupt: it was broken off; the trial that ran is handed back.
+    """
+    waits = False
+    while not worker.stop.wanted:
+        stagnates = _stagnates(worker, studies, storage)
+        shares = {
+            family: Share(
+                study_id=studies[family]._study_id,
+                trials=trials,
+                closed=stagnates or _is_exhausted(studies[family]),
+            )
+            for family, trials in worker.spec.shares().items()
+        }
+        claim = leases.claim(shares, attempts=worker.spec.attempts)
+        if isinstance(claim, Claim):
+            waits = False
+            _run(worker, studies[claim.family], storage, leases, claim, beat)
+        elif claim.running:
+            if not waits:
+                worker.watch(WorkerWaits(worker=worker.number))
+            waits = True
+            worker.stop.wait(POLL_SECONDS)
+        else:
+            return
+
+
+def _run(
+    worker: Worker,
+    study: optuna.Study,
+    storage: SearchStorage,
+    leases: Leases,
+    claim: Claim,
+    beat: float,
+) -> None:
+    trial = Trial(worker, study, claim.family, claim)
+    with leases.kept(claim.lease, every=beat) as lost:
+        try:
+            trial.run(lost)
+            return
+        except LeaseLostError as error:
+            reason = str(error)
+        except HandedBack as handed:
+            reason = str(handed)
+            leases.hand_back(claim.lease, reason, pause=handed.pause)
+        except Exception as error:
+            # Its folder is gone, for example, since another worker has taken it over.
+            if leases.holds(claim.lease):
+                _break_off(storage, leases, claim, error)
+                raise
+            reason = "the trial was taken over by another worker"
+        except BaseException:
+            with contextlib.suppress(Exception):
+                leases.hand_back(claim.lease, "broken off")
+            raise
+    worker.watch(TrialStopped(name=trial.name, reason=reason))
+
+
+def _break_off(storage: SearchStorage, leases: Leases, claim: Claim, error: Exception) -> None:
+    """Hands back a trial that an error ended which is not its own outcome."""
+    with contextlib.suppress(Exception):
+        if isinstance(error, OSError | StorageInternalError | SQLAlchemyError):
+            leases.hand_back(claim.lease, "the storage failed")
+        else:  # a mistake that would come again, and again
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            release_dead(storage, leases.owner, text)
+
+
+def _is_exhausted(study: optuna.Study) -> bool:
+    sampler = study.sampler
+    return isinstance(sampler, ReplayableSampler) and sampler.exhausted(study)
+
+
+def _stagnates(worker: Worker, studies: Mapping[str, optuna.Study], storage: SearchStorage) -> bool:
+    """Whether the last `patience` trials of all families did not make the best one better."""
+    if not worker.spec.patience:
+        return False
+    objective = worker.spec.objectives[0]
+    ends: list[tuple[float, tuple[float, float]]] = []
+    for study in studies.values():
+        times = end_times(storage, study._study_id)
+        for trial in study.get_trials(deepcopy=False):
+            state, attrs = trial_state(trial), trial.user_attrs
+            if state in FINISHED:
+                value = attrs["value"] if state == "complete" else float("nan")
+                key = objective.key_of(value, attrs.get("val_loss", float("nan")))
+                ends.append((times.get(trial._trial_id, 0.0), key))
+    best, stale = (float("-inf"), float("-inf")), 0
+    for _, key in sorted(ends, key=lambda end: end[0]):
+        best, stale = (key, 0) if key > best else (best, stale + 1)
+    return stale >= worker.spec.patience

@@ -1,0 +1,120 @@
+"""A worker process: `python -m hpsearch.engine.worker_process`, started by the supervisor.
+
+Its job and the wish to stop come through its standard input, what happens goes out through its
+standard output (events, pickled), and what anything prints to the log that is its standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import threading
+from typing import IO, Any
+
+import torch
+
+from hpsearch.engine.leases import Leases
+from hpsearch.engine.objective import Worker
+from hpsearch.engine.presence import present
+from hpsearch.engine.search import storage_errors
+from hpsearch.engine.setup import load_studies, peek, prepare_data, stored_paces
+from hpsearch.engine.stop import Stop, stopped_by_signals
+from hpsearch.engine.storage import open_storage
+from hpsearch.engine.supervisor import LENGTH, STOP, Job, Refusal
+from hpsearch.engine.work import BEATS, work
+from hpsearch.errors import HpsearchError, SearchError
+from hpsearch.families import family_label
+from hpsearch.training.memory import keep_freed_memory
+
+EXIT_REFUSED = 2
+_STDIN = 0
+
+
+class _Out:
+    """Sends events to the supervisor; where that is gone, to nobody."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def send(self, event: Any) -> None:
+        """Sends one."""
+        with self._lock:
+            try:
+                pickle.dump(event, self._stream)
+                self._stream.flush()
+            except (OSError, ValueError):
+                pass
+
+
+def main() -> int:
+    """Does the job that comes in; the exit code."""
+    out = _Out(os.fdopen(os.dup(sys.stdout.fileno()), "wb"))
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    message = _read(int.from_bytes(_read(LENGTH)))
+    if not message:  # the supervisor changed its mind
+        return 0
+    job: Job = pickle.loads(message)  # noqa: S301 - of the supervisor
+    stop = Stop()
+    threading.Thread(target=_listen, args=(stop,), daemon=True).start()
+    try:
+        with storage_errors(job.place), stopped_by_signals(stop, lambda: None):
+            run(job, stop, out)
+    except HpsearchError as error:
+        out.send(Refusal(text=str(error)))
+        return EXIT_REFUSED
+    return 0
+
+
+def _read(count: int) -> bytes:
+    """So many bytes of the standard input, or none where it ends before.
+
+    Without Python's buffer: a thread that waits in there cannot be left behind at the end.
+    """
+    read = b""
+    while len(read) < count:
+        part = os.read(_STDIN, count - len(read))
+        if not part:
+            return b""
+        read += part
+    return read
+
+
+def _listen(stop: Stop) -> None:
+    """Waits for the wish to stop, or for the supervisor's end."""
+    told = os.read(_STDIN, len(STOP))
+    stop.request("handed back" if told == STOP else "its supervisor is gone")
+
+
+def run(job: Job, stop: Stop, out: _Out) -> None:
+    """Reads the search that exists, and works in it."""
+    spec, place = job.spec, job.place
+    keep_freed_memory()
+    torch.set_num_threads(job.threads)
+    existing = peek(place, spec.name)
+    if existing is None:
+        raise SearchError(f"search {spec.name!r} was deleted from {place}")
+    data = prepare_data(spec, existing, place)
+    storage = open_storage(place, write=True)
+    paces = stored_paces(existing)
+    device = torch.device(job.device)
+    worker = Worker(
+        spec=spec,
+        place=place,
+        data=data.views(device),
+        fingerprints=data.fingerprints,
+        device=device,
+        paces={family: paces[family_label(family)] for family in spec.families},
+        watch=out.send,
+        stop=stop,
+        number=job.number,
+    )
+    studies = load_studies(spec, data, storage, place=place, marks=False)
+    leases = Leases(storage, place, job.owner, grace=job.grace)
+    with present(place, job.owner):
+        work(worker, studies, storage, leases, beat=job.grace / BEATS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

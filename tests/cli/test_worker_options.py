@@ -1,0 +1,202 @@
+"""What --storage, --devices, --workers and --timeout come to, and `hpsearch worker`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from hpsearch import load_search
+from hpsearch.cli.options import seconds_of
+from hpsearch.cli.search import _print_end
+from hpsearch.engine import search as engine
+from hpsearch.engine.events import Stopping
+from hpsearch.engine.place import Place
+from hpsearch.engine.records import SearchRecord
+from hpsearch.errors import SearchError
+
+Run = Callable[[str], tuple[int, str, str]]
+URL = "postgresql://me:s3cret@host/db"
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
+    """A search of one short trial."""
+    from hpsearch import StudySpec
+
+    runs = tmp_path_factory.mktemp("runs")
+    engine.search(StudySpec(families=("logistic",), trials=1, epochs=1), runs=runs)
+    return load_search(runs)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, record: SearchRecord) -> list[dict[str, Any]]:
+    """What `search` and `join` are called with; they do nothing."""
+    calls: list[dict[str, Any]] = []
+
+    def called(first: object, **given: Any) -> SearchRecord:
+        given.pop("watch")
+        calls.append({"first": first, **given})
+        return record
+
+    monkeypatch.setattr(engine, "search", called)
+    monkeypatch.setattr(engine, "join", called)
+    monkeypatch.delenv("HPSEARCH_STORAGE", raising=False)
+    return calls
+
+
+DEFAULTS = {
+    "runs": Path("runs"),
+    "storage": None,
+    "device": "auto",
+    "devices": (),
+    "workers": None,
+    "timeout": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ("", {}),
+        ("--workers 0", {"workers": 0}),
+        ("--workers 3 --device cpu", {"workers": 3, "device": "cpu"}),
+        ("--devices 'cuda:0, cuda:1'", {"devices": ("cuda:0", "cuda:1")}),
+        ("--timeout 1.5h", {"timeout": 5400.0}),
+        (f"--storage {URL} --runs shared", {"storage": URL, "runs": Path("shared")}),
+    ],
+)
+def test_options_reach_the_engine(
+    run: Run, calls: list[dict[str, Any]], options: str, given: dict[str, Any]
+) -> None:
+    assert run(f"search --family logistic {options}")[0] == 0
+    assert run(f"worker digits {options}")[0] == 0
+    assert run(f"worker digits --data elsewhere.h5 {options}")[0] == 0
+    assert calls[0].pop("first").families == ("logistic",)
+    expected = DEFAULTS | given
+    assert calls == [
+        expected,
+        {"first": "digits", "data": None, **expected},
+        {"first": "digits", "data": "elsewhere.h5", **expected},
+    ]
+
+
+@pytest.mark.parametrize("command", ["search", "worker digits"])
+def test_the_storage_comes_from_the_environment(
+    run: Run, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("HPSEARCH_STORAGE", URL)
+    assert run(command)[0] == 0
+    assert calls[-1]["storage"] == URL
+    assert run(f"{command} --storage postgresql://other/db")[0] == 0
+    assert calls[-1]["storage"] == "postgresql://other/db"
+    assert "s3cret" not in run(f"{command} --help")[1]
+    monkeypatch.setenv("HPSEARCH_STORAGE", "")
+    assert run(command)[0] == 0
+    assert calls[-1]["storage"] is None
+
+
+@pytest.mark.parametrize("command", ["search", "search --dry-run", "worker digits"])
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ("--timeout soon", ["--timeout", "'soon'", "30m"]),
+        ("--timeout 0", ["--timeout", "'0'"]),
+        ("--device cpu --devices cuda:0", ["--device cpu", "--devices cuda:0", "give one"]),
+        ("--devices cuda:0,", ["'cuda:0,'", "cuda:0,cuda:1"]),
+        ("--workers -1", ["--workers", "-1"]),
+    ],
+)
+def test_wrong_ones_are_refused(
+    run: Run, calls: list[dict[str, Any]], command: str, options: str, parts: list[str]
+) -> None:
+    code, _, err = run(f"{command} {options}")
+    assert code == 2
+    assert all(part in err for part in parts)
+    assert not calls
+
+
+def test_a_worker_of_a_search_that_there_is_not(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("worker nothing")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_says_how_it_ended(
+    run: Run, monkeypatch: pytest.MonkeyPatch, record: SearchRecord
+) -> None:
+    def join(name: str, *, watch: Callable[..., None], **_: Any) -> SearchRecord:
+        if name == "stopped":
+            watch(Stopping(reason="after 2 s"))
+        return record
+
+    monkeypatch.setattr(engine, "join", join)
+    line = "search digits has 1 finished trials (1 asked for)"
+    assert run("worker digits")[1] == f"{line}\n"
+    assert run("worker stopped")[1].endswith(f"\n{line}; stopped: after 2 s\n")
+
+
+@pytest.mark.parametrize(
+    ("spec", "stopped", "end"),
+    [
+        ({}, "", "infeasible that it gave up: narrow them"),
+        ({}, "after 2 h", "It was stopped (after 2 h); the same command goes on"),
+        ({"patience": 7}, "", "The last 7 made the best no better (--patience)"),
+        ({"sampler": "grid"}, "", "All combinations of the grid have been tried"),
+    ],
+)
+def test_why_a_search_ended_early(
+    record: SearchRecord,
+    capsys: pytest.CaptureFixture[str],
+    spec: dict[str, Any],
+    stopped: str,
+    end: str,
+) -> None:
+    asked = dataclasses.replace(record, spec={**record.spec, "trials": 2, **spec})
+    _print_end(Console(width=200), asked, stopped=stopped)
+    out = capsys.readouterr().out
+    assert "has 1 finished trials (2 asked for). " in out
+    assert end in out
+
+
+def test_commands_to_go_on_with_find_the_storage_and_show_no_password(
+    record: SearchRecord, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HPSEARCH_STORAGE", raising=False)
+    elsewhere = dataclasses.replace(record, place=Place(Path("my runs"), URL))
+    _print_end(Console(width=200), elsewhere)
+    options = "--runs 'my runs' --storage 'postgresql://me:***@host/db'\n"
+    assert f"hpsearch export digits {options}" in (out := capsys.readouterr().out)
+    assert f"hpsearch dashboard {options}" in out
+    monkeypatch.setenv("HPSEARCH_STORAGE", URL)
+    _print_end(Console(width=200), elsewhere)
+    assert "hpsearch export digits --runs 'my runs'\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400), (" 0.5 m ", 30)],
+)
+def test_times(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.0h", "-5", "1e3", "inf", "nan", "2w", "9" * 400])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(SearchError, match="--timeout takes a time"):
+        seconds_of(text)
+
+
+@given(st.text())
+def test_any_text_is_a_time_or_refused(text: str) -> None:
+    with contextlib.suppress(SearchError):
+        assert seconds_of(text) > 0
