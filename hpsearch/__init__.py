@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hpsearch.data.store import load_dataset
     from hpsearch.engine.overfit import check_study
     from hpsearch.engine.records import SearchRecord, TrialRecord, load_search
-    from hpsearch.engine.search import plan, search
+    from hpsearch.engine.search import join, plan, search
     from hpsearch.engine.spec import StudySpec, load_study
     from hpsearch.errors import HpsearchError
     from hpsearch.families import (
@@ -49,6 +49,7 @@ _HOME = {
     "SearchRecord": "hpsearch.engine.records",
     "TrialRecord": "hpsearch.engine.records",
     "load_search": "hpsearch.engine.records",
+    "join": "hpsearch.engine.search",
     "plan": "hpsearch.engine.search",
     "search": "hpsearch.engine.search",
     "StudySpec": "hpsearch.engine.spec",
@@ -89,6 +90,7 @@ __all__ = [
     "convert",
     "export",
     "family_names",
+    "join",
     "load_dataset",
     "load_search",
     "load_study",

@@ -17,6 +17,7 @@ from hpsearch.cli.options import (
     Device,
     Runs,
     SplitOptions,
+    Storage,
     takes,
 )
 from hpsearch.cli.progress import progress_line
@@ -43,6 +44,7 @@ def check_cli(
         str | None, typer.Option(help="The trial's search; by default called like the data.")
     ] = None,
     runs: Runs = RUNS,
+    storage: Storage = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -69,7 +71,9 @@ def check_cli(
     results: list[OverfitCheck] = []
     try:
         with progress_line(console) as show:
-            for result in check_study(spec, runs=runs, trial=trial, device=device, watch=show):
+            for result in check_study(
+                spec, runs=runs, storage=storage, trial=trial, device=device, watch=show
+            ):
                 results.append(result)
                 if not as_json:
                     _print_result(console, result)

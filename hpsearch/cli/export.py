@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hpsearch.cli.options import RUNS, Device, Name, Runs
+from hpsearch.cli.options import RUNS, Device, Name, Runs, Storage
 from hpsearch.cli.text import accuracy, count_of, objective_value
 
 
@@ -30,6 +30,7 @@ def export_cli(
         bool, typer.Option("--force", help="Replace an export that is there already.")
     ] = False,
     runs: Runs = RUNS,
+    storage: Storage = None,
     device: Device = "auto",
 ) -> None:
     """Export the best trial's checkpoint and test report.
@@ -39,7 +40,7 @@ def export_cli(
     from hpsearch.engine.records import load_search
     from hpsearch.results.export import export
 
-    record = load_search(runs, name)
+    record = load_search(runs, name, storage=storage)
     chosen = record.best if trial is None else record.trial(trial)
     folder = out or Path("exports") / (record.name if trial is None else f"{record.name}-{trial}")
     result = export(chosen, folder, replace=force, device=device)

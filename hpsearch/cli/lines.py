@@ -160,6 +160,8 @@ def worker_line(event: WorkerStarted | WorkerWaits | WorkerEnded) -> str:
             return f"{who} waits: nothing is left to begin, but trials of others run"
         case WorkerEnded(reason="", restarts=restarts):
             return f"{who} ended" + ("; started again" if restarts else "")
+        case WorkerEnded(reason=reason, refused=True):
+            return f"{who} cannot work: {reason}"
         case WorkerEnded(reason=reason, restarts=restarts):
             return f"{who} died: {reason}; {'started again' if restarts else 'not started again'}"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from hpsearch.cli.options import RUNS, Name, Runs
+from hpsearch.cli.options import RUNS, Name, Runs, Storage
 from hpsearch.cli.text import (
     accuracy,
     count_of,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def report_cli(
     name: Name = None,
     runs: Runs = RUNS,
+    storage: Storage = None,
     best: Annotated[int, typer.Option(help="How many of the best trials to list.", min=0)] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
@@ -36,7 +37,7 @@ def report_cli(
     from hpsearch.engine.records import load_search
     from hpsearch.results.report import report_document
 
-    document = report_document(load_search(runs, name), best=best)
+    document = report_document(load_search(runs, name, storage=storage), best=best)
     if as_json:
         print(json.dumps(document, indent=2))
     else:

@@ -125,12 +125,15 @@ class WorkerEnded:
     """A worker process is gone.
 
     Attributes:
-        reason: why, where it died; empty where it had nothing left to do or was told to stop.
+        reason: why, where it died or cannot work; empty where it had nothing left to do or was told
+            to stop.
+        refused: it cannot work; to start it again would not mend that.
         restarts: whether it is started again.
     """
 
     worker: int
     reason: str = ""
+    refused: bool = False
     restarts: bool = False
 
 

@@ -195,7 +195,7 @@ class Leases:
             trial.datetime_start = datetime.datetime.now()  # as Optuna has it
         session.flush()
         trial_id = int(trial.trial_id)
-        # SQLite gives the ids of deleted trials away again; their owners must not pass for this one.
+        # SQLite gives the ids of deleted trials away again: their owners must not pass for its.
         deleted = LEASES.c.trial_id == trial_id
         token = (session.scalar(select(LEASES.c.token).where(deleted)) or 0) + 1
         session.execute(delete(LEASES).where(deleted))

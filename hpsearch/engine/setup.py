@@ -223,6 +223,12 @@ def _check_same_search(
         for field in ("families", "epochs", "split", "seed", "early_stopping")
         if stored[field] != asked[field]
     ]
+    of_old = StudySpec().to_dict()  # what searches of the first versions do not tell
+    differences += [
+        f"{field.replace('_', ' ')} ({_brief(then)} then, {_brief(asked[field])} now)"
+        for field in ("sampler", "sampler_options", "pruner", "pruner_options", "first")
+        if (then := stored.get(field, of_old[field])) != asked[field]
+    ]
     objective = ",".join(row.name for row in objectives_of(stored))
     if spec.objective != objective:
         differences.append(f"objective ({objective} then, {spec.objective} now)")
@@ -251,13 +257,15 @@ def _check_same_search(
 
 
 def _brief(value: Any) -> str:
+    if value is None or value in ([], {}):
+        return "none"
     if isinstance(value, list) and value and all(isinstance(item, int) for item in value):
         return "x".join(str(item) for item in value)
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items())
-    return "none" if value is None else str(value)
+    return str(value)
 
 
 def stored_paces(existing: Existing | None) -> dict[str, Pace]:

@@ -214,7 +214,11 @@ class Supervisor:
             died = bool(reason) and not process.refused
             deaths[number] += died
             again = died and not stop.wanted and deaths[number] <= attempts + 1
-            self._watch(WorkerEnded(worker=number, reason=reason, restarts=again))
+            self._watch(
+                WorkerEnded(
+                    worker=number, reason=reason, refused=bool(process.refused), restarts=again
+                )
+            )
             if again:
                 restarts[number] += 1
                 self._start(jobs[number - 1], restarts=restarts[number])

@@ -20,6 +20,7 @@ from hpsearch.engine.records import (
     BATCHES,
     HISTORY,
     SPLIT,
+    SearchRecord,
     TrialRecord,
     load_search,
     record_opening,
@@ -112,7 +113,7 @@ def export(
             test = open_test_split(dataset, split)
             outputs = run_model(model, checkpoint, test, target)
             scores = score(outputs.logits, test.labels, checkpoint.classes)
-            opened = len(load_search(trial.runs, trial.search, storage=trial.place.address).openings)
+            opened = len(_search_of(trial).openings)
             metrics = _metrics(trial, checkpoint, scores, opened)
             _write_scores(folder, trial, scores, metrics, checkpoint.classes)
     except OSError as error:
@@ -225,6 +226,11 @@ def _write_scores(
         f"(errors: {test['errors']})"
     )
     save_png(confusion_figure(scores.matrix, classes, title=title), folder / "confusion_matrix.png")
+
+
+def _search_of(trial: TrialRecord) -> SearchRecord:
+    """As it is now."""
+    return load_search(trial.runs, trial.search, storage=trial.place.address)
 
 
 def write_confusion_csv(path: Path, matrix: np.ndarray, classes: tuple[str, ...]) -> None:

@@ -64,7 +64,6 @@ _nursery: Nursery | None = None
 def open_nursery() -> Iterator[None]:
     """Within, processes are quick to start."""
     global _nursery
-    adopt_orphans()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     code = f"import faults; faults.serve({theirs.fileno()})"
     popen = subprocess.Popen(
@@ -82,6 +81,14 @@ def open_nursery() -> Iterator[None]:
         _nursery = None
         ours.close()
         popen.wait()
+
+
+@contextlib.contextmanager
+def processes(*, as_in_use: bool) -> Iterator[None]:
+    """Within, searches and workers can be started: quickly, or as they are in use."""
+    with contextlib.nullcontext() if as_in_use else open_nursery():
+        adopt_orphans()
+        yield
 
 
 def adopt_orphans() -> None:
@@ -354,8 +361,9 @@ def children(pid: int) -> list[int]:
 
 def is_event(kind: type[Event], **fields: Any) -> Callable[[Any], bool]:
     """Whether an event is of a kind, with these fields."""
-    return lambda event: isinstance(event, kind) and all(
-        getattr(event, name) == value for name, value in fields.items()
+    return lambda event: (
+        isinstance(event, kind)
+        and all(getattr(event, name) == value for name, value in fields.items())
     )
 
 

@@ -569,9 +569,12 @@ def test_a_grid_does_not_propose_what_runs_and_ends_when_that_has_ended() -> Non
     grid_space(again)
     assert grid_key(again.params) in GRID
     end(study, again, "duplicate")
-    assert not exhausted(study)
+    last = next(trial for trial in trials if trial.params == again.params)
     for trial in trials:
-        study.tell(trial, 0.0)
+        if trial is not last:
+            study.tell(trial, 0.0)
+    assert not exhausted(study)
+    study.tell(last, 0.0)
     assert exhausted(study)
 
 
@@ -706,6 +709,23 @@ def test_a_sequence_without_scrambling_is_the_same_for_all_seeds() -> None:
 
     assert points(0, scramble=False) == points(1, scramble=False)
     assert points(0, scramble=True) != points(1, scramble=True)
+
+
+def test_a_sequence_knows_a_parameter_when_a_trial_that_had_it_is_finished() -> None:
+    def drawn(other: str) -> float:
+        study = new_study("qmc")
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        study.tell(trial, 0.0)
+        trial, beside = study.ask(), study.ask()
+        if other:
+            beside.suggest_float("y", 0, 1)
+        if other == "finished":
+            study.tell(beside, 0.0)
+        return trial.suggest_float("y", 0, 1)
+
+    assert drawn("running") == drawn("")
+    assert drawn("finished") != drawn("")
 
 
 @pytest.mark.parametrize("name", ["random", "qmc", "grid", "tpe", "gp"])
