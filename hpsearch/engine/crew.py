@@ -1,9 +1,9 @@
-"""How many worker processes a search gets, and how many threads each of them."""
+"""What a search runs on: its devices, how many worker processes, how many threads each."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,8 @@ import torch
 from hpsearch.data.views import DataViews
 from hpsearch.engine.estimate import Pace, family_epoch_seconds
 from hpsearch.engine.spec import StudySpec
+from hpsearch.errors import SearchError
+from hpsearch.training.device import resolve_device
 
 START_SECONDS = 10.0
 """What starting worker processes takes."""
@@ -94,3 +96,25 @@ def _fitting() -> int:
     except (ImportError, OSError, StopIteration, ValueError):
         return 1_000_000  # not known: no limit
     return max(1, free // resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # both in KiB
+
+
+def choose_devices(
+    spec: StudySpec, device: str, devices: Sequence[str]
+) -> tuple[torch.device, ...]:
+    """The devices that are named, in which workers take turns.
+
+    Raises:
+        SearchError: one of them does not fit the study, or both options are given.
+    """
+    if devices and device != "auto":
+        raise SearchError(f"give --device or --devices, not both: {device} and {','.join(devices)}")
+    return tuple(_device(spec, name) for name in devices or (device,))
+
+
+def _device(spec: StudySpec, name: str) -> torch.device:
+    device = resolve_device(name)
+    if spec.execution == "graph" and device.type != "cuda":
+        raise SearchError(
+            f"execution graph is for CUDA graphs, but the device is {device}; use auto or eager"
+        )
+    return device

@@ -7,20 +7,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import optuna
 import torch
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.data.decode import Progress
 from hpsearch.data.views import DataViews
-from hpsearch.engine.crew import Crew, choose_crew
+from hpsearch.engine.crew import Crew, choose_crew, choose_devices
 from hpsearch.engine.estimate import Pace, estimates, measure_families, precision_text
-from hpsearch.engine.events import DataProgress, Event, FamilyEstimate, SearchStarted, Stopping
+from hpsearch.engine.events import DataProgress, Event, FamilyEstimate, SearchStarted
 from hpsearch.engine.leases import GRACE_SECONDS
 from hpsearch.engine.objective import Worker
 from hpsearch.engine.outcome import drop_checkpoints
@@ -39,13 +36,18 @@ from hpsearch.engine.setup import (
 )
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.states import left_to_do, trial_state
-from hpsearch.engine.stop import Stop, stopped_by_signals
-from hpsearch.engine.storage import SearchStorage, create_storage, locked, open_storage
+from hpsearch.engine.stop import Stop, stopped_after, stopped_by_signals
+from hpsearch.engine.storage import (
+    SearchStorage,
+    create_storage,
+    locked,
+    open_storage,
+    storage_errors,
+)
 from hpsearch.engine.supervisor import Job, Supervisor
 from hpsearch.engine.work import work_as
 from hpsearch.errors import SearchError
 from hpsearch.families import family_label
-from hpsearch.training.device import resolve_device
 from hpsearch.training.memory import keep_freed_memory, release_memory
 
 
@@ -77,7 +79,7 @@ def plan(
         HpsearchError: as `search`.
     """
     spec, place = spec or StudySpec(), Place.of(runs, storage)
-    target = _device(spec, device)
+    (target,) = choose_devices(spec, device, ())
     existing = peek(place, spec.name)
     data = prepare_data(spec, existing, place, watch=watch)
     _check_writable(place)
@@ -149,7 +151,7 @@ def search(
     return _search(
         spec or StudySpec(),
         Place.of(runs, storage),
-        _devices(spec or StudySpec(), device, devices),
+        choose_devices(spec or StudySpec(), device, devices),
         workers=workers,
         timeout=timeout,
         grace=grace,
@@ -193,7 +195,7 @@ def join(
     return _search(
         spec,
         place,
-        _devices(spec, device, devices),
+        choose_devices(spec, device, devices),
         workers=workers,
         timeout=timeout,
         grace=grace,
@@ -229,6 +231,11 @@ def _search(
 ) -> SearchRecord:
     if workers is not None and workers < 0:
         raise SearchError(f"workers must be 0 or more, but is {workers}")
+    stop = Stop()
+
+    def tell_stopping() -> None:
+        watch(Stopping(reason=stop.reason))
+
     keep_freed_memory()
     with storage_errors(place), Supervisor(place, watch) as supervisor:
         # They import torch while this process sets the search up.
@@ -248,13 +255,12 @@ def _search(
                 why=crew.why,
             )
         )
-        stop = Stop()
         for family, study in opened.studies.items():  # what a kill left, or another --keep
             drop_checkpoints(spec, place, study, family, everywhere=True)
         if any(opened.left.values()):
             with (
-                _stopped_after(timeout, stop, watch),
-                stopped_by_signals(stop, lambda: watch(Stopping(reason=stop.reason))),
+                stopped_after(timeout, stop, tell_stopping),
+                stopped_by_signals(stop, tell_stopping),
             ):
                 if crew.workers:
                     jobs = [
@@ -364,21 +370,6 @@ def _work_here(
         work_as(worker, opened.studies, opened.storage, grace=grace)
 
 
-def _devices(spec: StudySpec, device: str, devices: Sequence[str]) -> tuple[torch.device, ...]:
-    if devices and device != "auto":
-        raise SearchError(f"give --device or --devices, not both: {device} and {','.join(devices)}")
-    return tuple(_device(spec, name) for name in devices or (device,))
-
-
-def _device(spec: StudySpec, name: str) -> torch.device:
-    device = resolve_device(name)
-    if spec.execution == "graph" and device.type != "cuda":
-        raise SearchError(
-            f"execution graph is for CUDA graphs, but the device is {device}; use auto or eager"
-        )
-    return device
-
-
 def _threads_then(existing: Existing | None) -> int:
     """How many threads a search has that exists; else those of this process."""
     return int(existing.attrs["threads"]) if existing else torch.get_num_threads()
@@ -392,47 +383,6 @@ def _torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _stopped_after(
-    seconds: float | None, stop: Stop, watch: Callable[[Event], None]
-) -> Iterator[None]:
-    def over() -> None:
-        stop.request(f"after {seconds:g} s")
-        watch(Stopping(reason=stop.reason))
-
-    timer = threading.Timer(seconds or 0.0, over)
-    timer.daemon = True
-    if seconds is not None:
-        timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-@contextlib.contextmanager
-def storage_errors(place: Place) -> Iterator[None]:
-    """A full disk, missing rights, or a database that stays away, in words."""
-    try:
-        yield
-    except (OSError, StorageInternalError, SQLAlchemyError) as error:
-        raise SearchError(storage_failure(place, error)) from error
-
-
-def storage_failure(place: Place, error: Exception) -> str:
-    """Why a search cannot go on, for people."""
-    cause = error.__cause__ or error
-    reason = getattr(cause, "strerror", None) or str(getattr(cause, "orig", cause))
-    reason = place.without_secrets((reason.splitlines() or [type(cause).__name__])[0])
-    what = f"the runs folder {place.runs}"
-    if place.is_server and not isinstance(error, OSError):
-        what = f"the database {place}"
-    return (
-        f"{what} cannot be written ({reason}); what was finished is stored: mend it, and the same "
-        "command goes on"
-    )
 
 
 def _check_writable(place: Place) -> None:

@@ -77,3 +77,27 @@ def stopped_by_signals(stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stopped_after(seconds: float | None, stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
+    """Within, wishes for a stop when so much time is over; None: never.
+
+    Args:
+        tell: is called then, in a thread of its own.
+    """
+    if seconds is None:
+        yield
+        return
+
+    def over() -> None:
+        stop.request("the time is up")
+        tell()
+
+    timer = threading.Timer(seconds, over)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

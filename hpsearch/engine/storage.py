@@ -311,6 +311,29 @@ def _in_words(place: Place) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def storage_errors(place: Place) -> Iterator[None]:
+    """A full disk, missing rights, or a database that stays away, in words."""
+    try:
+        yield
+    except (OSError, StorageInternalError, SQLAlchemyError) as error:
+        raise SearchError(_failure(place, error)) from error
+
+
+def _failure(place: Place, error: Exception) -> str:
+    """Why a search cannot go on, for people."""
+    cause = error.__cause__ or error
+    reason = getattr(cause, "strerror", None) or str(getattr(cause, "orig", cause))
+    reason = place.without_secrets((reason.splitlines() or [type(cause).__name__])[0])
+    what = f"the runs folder {place.runs}"
+    if place.is_server and not isinstance(error, OSError):
+        what = f"the database {place}"
+    return (
+        f"{what} cannot be written ({reason}); what was finished is stored: mend it, and the same "
+        "command goes on"
+    )
+
+
+@contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
     """Optuna announces each new study on stderr, and the library never prints."""
     verbosity = optuna.logging.get_verbosity()

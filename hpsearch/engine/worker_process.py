@@ -17,10 +17,9 @@ import torch
 from hpsearch.engine.leases import Leases
 from hpsearch.engine.objective import Worker
 from hpsearch.engine.presence import present
-from hpsearch.engine.search import storage_errors
 from hpsearch.engine.setup import load_studies, peek, prepare_data, stored_paces
 from hpsearch.engine.stop import Stop, stopped_by_signals
-from hpsearch.engine.storage import open_storage
+from hpsearch.engine.storage import open_storage, storage_errors
 from hpsearch.engine.supervisor import LENGTH, STOP, Job, Refusal
 from hpsearch.engine.work import BEATS, work
 from hpsearch.errors import HpsearchError, SearchError
