@@ -17,7 +17,7 @@ from hpsearch.data.decode import Progress
 from hpsearch.data.views import DataViews
 from hpsearch.engine.crew import Crew, choose_crew, choose_devices
 from hpsearch.engine.estimate import Pace, estimates, measure_families, precision_text
-from hpsearch.engine.events import DataProgress, Event, FamilyEstimate, SearchStarted
+from hpsearch.engine.events import DataProgress, Event, FamilyEstimate, SearchStarted, Stopping
 from hpsearch.engine.leases import GRACE_SECONDS
 from hpsearch.engine.objective import Worker
 from hpsearch.engine.outcome import drop_checkpoints
