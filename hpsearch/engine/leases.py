@@ -281,13 +281,16 @@ class Leases:
         over, lost = threading.Event(), threading.Event()
 
         def beats() -> None:
-            while not over.wait(every):
+            pause = every
+            while not over.wait(pause):
+                pause = every
                 try:
                     if not self.beat(lease):
                         lost.set()
                         return
                 except Exception:  # the database is away: it may be there again in time
                     _log.debug("no beat", exc_info=True)
+                    pause = min(every, 1.0)  # before others take the trial for abandoned
 
         thread = threading.Thread(target=beats, name="beats", daemon=True)
         thread.start()

@@ -17,7 +17,10 @@ import filelock
 
 from hpsearch.engine.place import Place
 
-_YOUNG_SECONDS = 60
+_KEPT_SECONDS = 24 * 60 * 60
+"""The files of dead workers are kept for so long: until their trials are taken over, the files are
+what tells that they are free.
+"""
 
 
 def new_owner() -> str:
@@ -45,9 +48,12 @@ def present(place: Place, owner: str) -> Iterator[None]:
         lock.acquire()
     try:
         yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is locked: nobody takes it for a dead one's
+    except BaseException:
+        # Left behind, it shows that the owner has ended: perhaps it could not give back its trial.
         lock.release()
+        raise
+    path.unlink(missing_ok=True)  # while it is locked: nobody takes it for a dead one's
+    lock.release()
 
 
 def dead(place: Place, owners: Iterable[str]) -> set[str]:
@@ -64,8 +70,7 @@ def forget_dead(place: Place) -> None:
     """Removes the files of processes that were killed."""
     for path in (place.private / "workers").glob("*"):
         with contextlib.suppress(OSError):
-            # One that was made a moment ago may not be locked yet.
-            if time.time() - path.stat().st_mtime > _YOUNG_SECONDS and _is_free(path):
+            if time.time() - path.stat().st_mtime > _KEPT_SECONDS and _is_free(path):
                 path.unlink(missing_ok=True)
 
 

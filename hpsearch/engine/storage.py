@@ -234,12 +234,15 @@ def locked(place: Place, name: str) -> Iterator[None]:
     key = zlib.crc32(f"hpsearch {name}".encode())
     with _in_words(place):
         connection = _engine(place).connect()
-    with connection:
+        # Not in a transaction, which servers may end that is idle for long.
+        connection.execution_options(isolation_level="AUTOCOMMIT")
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+    try:
+        yield
+    finally:
+        # It ends with the connection; where the server was away meanwhile, it has ended already.
+        with contextlib.suppress(SQLAlchemyError):
+            connection.close()
 
 
 def _open(place: Place, *, write: bool, create: bool) -> SearchStorage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -170,7 +171,9 @@ class Supervisor:
             process.close()
         for process in self._running:
             if self._storage is not None and process.job is not None:
-                release_dead(self._storage, process.job.owner, "broken off", died=False)
+                # A full disk: the next start sees by itself that they are gone.
+                with contextlib.suppress(Exception):
+                    release_dead(self._storage, process.job.owner, "broken off", died=False)
         for log in {process.log for process in (*self._warm, *self._running)}:
             _remove_empty(log)
 

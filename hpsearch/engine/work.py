@@ -14,7 +14,7 @@ from hpsearch.engine.lease_table import LeaseLostError
 from hpsearch.engine.leases import Claim, Leases, Share, end_times, release_dead
 from hpsearch.engine.objective import HandedBack, Trial, Worker
 from hpsearch.engine.presence import new_owner, present
-from hpsearch.engine.replayable import ReplayableSampler
+from hpsearch.engine.samplers import exhausted
 from hpsearch.engine.states import FINISHED, trial_state
 from hpsearch.engine.storage import SearchStorage
 
@@ -56,7 +56,7 @@ def work(
             family: Share(
                 study_id=studies[family]._study_id,
                 trials=trials,
-                closed=stagnates or _is_exhausted(studies[family]),
+                closed=stagnates or exhausted(studies[family], running=True),
             )
             for family, trials in worker.spec.shares().items()
         }
@@ -112,11 +112,6 @@ def _break_off(storage: SearchStorage, leases: Leases, claim: Claim, error: Exce
         else:  # a mistake that would come again, and again
             text = " ".join(f"{type(error).__name__}: {error}".split())
             release_dead(storage, leases.owner, text)
-
-
-def _is_exhausted(study: optuna.Study) -> bool:
-    sampler = study.sampler
-    return isinstance(sampler, ReplayableSampler) and sampler.exhausted(study)
 
 
 def _stagnates(worker: Worker, studies: Mapping[str, optuna.Study], storage: SearchStorage) -> bool:

@@ -24,6 +24,7 @@ from hpsearch.engine.supervisor import LENGTH, STOP, Job, Refusal
 from hpsearch.engine.work import BEATS, work
 from hpsearch.errors import HpsearchError, SearchError
 from hpsearch.families import family_label
+from hpsearch.training.device import resolve_device
 from hpsearch.training.memory import keep_freed_memory
 
 EXIT_REFUSED = 2
@@ -97,7 +98,7 @@ def run(job: Job, stop: Stop, out: _Out) -> None:
     data = prepare_data(spec, existing, place)
     storage = open_storage(place, write=True)
     paces = stored_paces(existing)
-    device = torch.device(job.device)
+    device = resolve_device(job.device)
     worker = Worker(
         spec=spec,
         place=place,

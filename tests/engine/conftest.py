@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import secrets
 import shutil
@@ -11,8 +12,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import optuna
@@ -159,6 +163,33 @@ class PostgresServer:
 
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement)
+
+
+@pytest.fixture(scope="session")
+def processes() -> ForkServerContext:
+    """Starts processes that are as good as new, and need not import everything again."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hpsearch.engine.search", "psycopg", "pytest"])
+    return context
+
+
+@pytest.fixture
+def together(processes: ForkServerContext) -> Callable[..., list[Any]]:
+    """What so many processes return that call a function at the same moment."""
+
+    def call(count: int, function: Callable[..., Any], *args: object) -> list[Any]:
+        barrier = processes.Barrier(count)
+        with ProcessPoolExecutor(
+            count, mp_context=processes, initializer=_wait_for_all, initargs=(barrier,)
+        ) as pool:
+            tasks = [pool.submit(function, *args) for _ in range(count)]
+            return [task.result(300) for task in tasks]
+
+    return call
+
+
+def _wait_for_all(barrier: Any) -> None:
+    barrier.wait(300)
 
 
 def _new_server() -> PostgresServer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import multiprocessing
 import os
 import random
 import signal
@@ -13,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,7 @@ from hpsearch.engine.presence import dead, forget_dead, new_owner, present
 from hpsearch.engine.states import ASIDE, DUPLICATE, INFEASIBLE, most_aside, trial_state
 from hpsearch.engine.storage import SearchStorage, create_storage, open_storage, quiet_optuna
 
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["hpsearch.engine.leases", "psycopg", "pytest"])
+Together = Callable[..., list[list[Any]]]
 _GRACE = 60.0
 
 
@@ -148,19 +147,6 @@ def _sampler() -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=0)
 
 
-def together(count: int, work: Callable[..., list[Any]], *args: object) -> list[list[Any]]:
-    """What so many processes give that begin at the same moment."""
-    barrier = _PROCESSES.Barrier(count)
-    with ProcessPoolExecutor(
-        count, mp_context=_PROCESSES, initializer=_wait_for_all, initargs=(barrier,)
-    ) as pool:
-        return [task.result(120) for task in [pool.submit(work, *args) for _ in range(count)]]
-
-
-def _wait_for_all(barrier: Any) -> None:
-    barrier.wait(120)
-
-
 def toil(place: Place, shares: dict[str, Share]) -> list[tuple[int, int]]:
     """Runs trials until there are none: some never train, the others report and are told.
 
@@ -190,7 +176,9 @@ def toil(place: Place, shares: dict[str, Share]) -> list[tuple[int, int]]:
                     worker.studies[claim.family].tell(trial, chance)
 
 
-def test_the_budget_is_exact_however_many_workers_there_are(place: Place) -> None:
+def test_the_budget_is_exact_however_many_workers_there_are(
+    place: Place, together: Together
+) -> None:
     search = Search.of(place, a=34, b=33, c=33)
     had = [lease for leases in together(8, toil, place, search.shares) for lease in leases]
     assert set(Counter(had).values()) == {1}
@@ -213,7 +201,7 @@ def pick(place: Place, shares: dict[str, Share]) -> list[float]:
     return had
 
 
-def test_each_waiting_trial_is_claimed_once(place: Place) -> None:
+def test_each_waiting_trial_is_claimed_once(place: Place, together: Together) -> None:
     search = Search.of(place, a=100)
     for number in range(100):
         search.studies["a"].enqueue_trial({"x": float(number)})
@@ -512,7 +500,7 @@ def adopt(place: Place, shares: dict[str, Share]) -> list[tuple[int, int]]:
         had.append((claim.lease.trial_id, claim.lease.token))
 
 
-def test_of_many_contenders_one_adopts_each_stale_trial(place: Place) -> None:
+def test_of_many_contenders_one_adopts_each_stale_trial(place: Place, together: Together) -> None:
     search = Search.of(place, a=30, b=20)
     storage = search.storage
     stale = [
@@ -586,10 +574,12 @@ def live(place: Place, shares: dict[str, Share], told: Any) -> None:
 
 
 @contextlib.contextmanager
-def living(search: Search) -> Iterator[tuple[int, str, Callable[[], None]]]:
+def living(
+    search: Search, processes: ForkServerContext
+) -> Iterator[tuple[int, str, Callable[[], None]]]:
     """A process that runs a trial: the trial, its name, and what kills it."""
-    here, there = _PROCESSES.Pipe(duplex=False)
-    process = _PROCESSES.Process(target=live, args=(search.place, search.shares, there))
+    here, there = processes.Pipe(duplex=False)
+    process = processes.Process(target=live, args=(search.place, search.shares, there))
     process.start()
     there.close()
 
@@ -605,13 +595,20 @@ def living(search: Search) -> Iterator[tuple[int, str, Callable[[], None]]]:
         kill()
 
 
-def test_a_killed_process_of_this_machine_is_known_at_once(place: Place) -> None:
+def test_a_killed_process_of_this_machine_is_known_at_once(
+    place: Place, processes: ForkServerContext
+) -> None:
     search = Search.of(place, a=2)
-    with living(search) as (lives, owner, _), living(search) as (dies, killed, kill):
+    with (
+        living(search, processes) as (lives, owner, _),
+        living(search, processes) as (dies, killed, kill),
+    ):
         assert search.worker().asks() == Nothing(running=2)
         assert dead(place, [owner, killed]) == set()
         kill()
         assert dead(place, [owner, killed]) == {killed}
+        for path in (place.private / "workers").iterdir():
+            os.utime(path, (time.time() - 3600,) * 2)  # they had worked for an hour
         assert idle_trials(search.storage, place, [1]) == {dies: "interrupted"}
         forget_dead(place)  # as a search does when it starts
         claim = search.worker().claim()
@@ -659,13 +656,15 @@ def look(place: Place, shares: dict[str, Share], zone: str, shift: float) -> lis
     ]
 
 
-def test_clocks_and_time_zones_of_workers_do_not_matter(place: Place) -> None:
+def test_clocks_and_time_zones_of_workers_do_not_matter(
+    place: Place, processes: ForkServerContext
+) -> None:
     search = Search.of(place, a=9)
     mine = search.worker().claim()
     zones = [("Asia/Tokyo", 0.0), ("America/New_York", 0.0), ("UTC", 9e3), ("UTC", -9e3)]
     offsets = []
     for number, (zone, shift) in enumerate(zones, start=2):
-        with ProcessPoolExecutor(1, mp_context=_PROCESSES) as pool:
+        with ProcessPoolExecutor(1, mp_context=processes) as pool:
             offset, left, idle = pool.submit(look, place, search.shares, zone, shift).result(120)
         offsets.append(offset)
         assert left == Nothing(running=number)
@@ -674,7 +673,7 @@ def test_clocks_and_time_zones_of_workers_do_not_matter(place: Place) -> None:
     assert search.worker().asks(a=True) == Nothing(running=5)
     assert search.row(mine.lease).token == 1
     search.age(mine.lease)
-    with ProcessPoolExecutor(1, mp_context=_PROCESSES) as pool:
+    with ProcessPoolExecutor(1, mp_context=processes) as pool:
         _, left, _ = pool.submit(look, place, {"a": search.shares["a"]}, "Asia/Tokyo", 0).result()
     assert search.row(mine.lease).token == 2
 

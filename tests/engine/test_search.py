@@ -407,7 +407,9 @@ def test_the_number_of_threads_is_kept_and_given_back(tmp_path: Path) -> None:
             dataclasses.replace(spec, trials=2),
             runs=tmp_path,
             device="cpu",
-            watch=lambda _: seen.append(torch.get_num_threads()),
+            watch=lambda event: (
+                seen.append(torch.get_num_threads()) if isinstance(event, EpochFinished) else None
+            ),
         )
         assert set(seen) == {2}
         assert torch.get_num_threads() == 1

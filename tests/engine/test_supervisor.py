@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import faults
 import pytest
-import torch
 from faults import Running, is_event
 from test_trial_resume import outcome
 
@@ -47,12 +48,12 @@ SPEC = StudySpec(
     pruner="none",
     overrides={"layers": 1, "width": 32, "batch_size": 16, "optimizer": "adamw"},
 )
-OPTIONS = (
-    *("search", "--family", "mlp", "--trials", "2", "--seed", "1", "--sampler", "random"),
-    *("--pruner", "none", "--set", "layers=1", "--set", "width=32", "--set", "batch_size=16"),
-    *("--device", "cpu"),
+# The same as a command, but for its length.
+COMMAND = (
+    *("search", "--family", "mlp", "--trials", "2", "--epochs", "40", "--seed", "1"),
+    *("--sampler", "random", "--pruner", "none", "--set", "layers=1", "--set", "width=32"),
+    *("--set", "batch_size=16", "--set", "optimizer=adamw", "--device", "cpu"),
 )
-LONG = "60"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,6 +65,28 @@ def _processes(full_faults: bool) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return outcome(search(SPEC, runs=tmp_path_factory.mktemp("runs"), device="cpu"))
+
+
+def until_reported(runs: Path, epochs: int) -> dict[int, int]:
+    """Waits until each trial that runs has so many epochs, at least; how many each has."""
+    deadline = time.monotonic() + faults.PATIENCE
+    while time.monotonic() < deadline:
+        with contextlib.suppress(sqlite3.Error):
+            found = reported(runs)
+            if found and min(found.values()) >= epochs:
+                return found
+        time.sleep(0.02)
+    raise TimeoutError(f"no epoch {epochs} in {runs}")
+
+
+def reported(runs: Path) -> dict[int, int]:
+    """How many epochs each trial has that was begun, by number."""
+    with contextlib.closing(sqlite3.connect(runs / DATABASE)) as database:
+        rows = database.execute(
+            "SELECT number, count(step) FROM trials LEFT JOIN trial_intermediate_values "
+            "USING (trial_id) WHERE state != 'WAITING' GROUP BY number"
+        ).fetchall()
+    return dict(rows)
 
 
 def leases(runs: Path) -> list[dict[str, Any]]:
@@ -87,35 +110,175 @@ class Watch:
         return [event for event in self.events if is_event(kind, **fields)(event)]
 
 
-def gone_on(runs: Path, *, workers: int = 0) -> Watch:
-    """The search of `OPTIONS`, gone on with in this process until the first epochs."""
-    watch = Watch()
-    search(
-        dataclasses.replace(
-            SPEC, trials=2, epochs=int(LONG), overrides={"layers": 1, "width": 32, "batch_size": 16}
-        ),
-        runs=runs,
-        device="cpu",
-        workers=workers,
-        timeout=None,
-        watch=watch,
-    )
-    return watch
+def quiet(_: Event) -> None:
+    """Watches nothing."""
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_ctrl_c_saves_the_trials_and_the_same_command_goes_on(tmp_path: Path, workers: str) -> None:
-    running = Running(
-        None, *OPTIONS, "--epochs", LONG, "--workers", workers, "--runs", str(tmp_path)
-    )
-    running.until(lambda _: bool(list(tmp_path.glob("digits/mlp-0.attempt-1"))))
-    running.until(lambda _: False) if False else None
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_saves_trials_and_the_same_command_goes_on(tmp_path: Path, workers: int) -> None:
+    command = (*COMMAND, "--workers", str(workers), "--runs", str(tmp_path))
+    running = Running(None, *command)
+    until_reported(tmp_path, 3)
     running.send(signal.SIGINT)
     assert running.wait() == 130, running.text
     assert "stopping (Ctrl-C) at the end of the running epochs" in running.text
     assert "To go on: hpsearch search --family mlp" in running.text
     assert "Traceback" not in running.text
-    rows = [row for row in leases(tmp_path) if row["ended"] is None]
-    assert rows
-    for row in rows:
-        assert (row["owner"], row["died"], row["paused"]) == (None, 0, 0)
+    assert [faults.wait_for(pid) for pid in faults.children(running.pid)] == []
+    epochs = reported(tmp_path)
+    assert 0 < max(epochs.values()) < 40
+    for number, row in enumerate(leases(tmp_path)):
+        assert (row["owner"], row["died"], row["paused"], row["deaths"]) == (None, 0, 0, 0)
+        if epochs[number] < 40:
+            assert (row["ended"], row["reason"]) == (
+                None,
+                "handed back" if workers else "Ctrl-C",
+            )
+    again = Running(None, *command)
+    assert again.wait() == 0, again.text
+    for number, count in epochs.items():
+        if count < 40:
+            assert f"mlp-{number} goes on after epoch {count} of 40" in again.text
+    record = load_search(tmp_path)
+    assert [trial.epochs for trial in record.trials] == [40, 40]
+    assert [trial.state for trial in record.trials] == ["complete"] * 2
+
+
+@pytest.mark.parametrize(
+    ("signals", "code"),
+    [((signal.SIGINT, signal.SIGINT), 130), ((signal.SIGTERM,), EXIT_TERMINATED)],
+    ids=["Ctrl-C twice", "SIGTERM"],
+)
+def test_a_stop_at_once_waits_for_nobody(
+    tmp_path: Path, expected: list[dict[str, Any]], signals: tuple[int, ...], code: int
+) -> None:
+    """Not even for a worker that hangs; and what it had is free at once."""
+    running = Running(dataclasses.replace(SPEC, checkpoint_every=1), runs=tmp_path, workers=1)
+    running.until_epoch(2)
+    (worker,) = running.workers.values()
+    os.kill(worker, signal.SIGSTOP)
+    running.send(signals[0])
+    if len(signals) > 1:
+        running.until(is_event(Stopping, reason="Ctrl-C"))
+        running.send(signals[1])
+    assert running.wait() == code
+    assert worker not in faults.children(os.getpid())
+    (row,) = leases(tmp_path)
+    assert (row["owner"], row["died"], row["deaths"]) == (None, 0, 0)
+    watch = Watch()
+    spec = dataclasses.replace(SPEC, checkpoint_every=1, attempts=1)  # a death would be too many
+    record = search(spec, runs=tmp_path, device="cpu", watch=watch)
+    assert outcome(record) == expected
+    assert watch.all(TrialStarted)[0].history
+    assert [row["deaths"] for row in leases(tmp_path)] == [0] * 3
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM])
+def test_sigterm_ends_the_command_itself(tmp_path: Path, signal_number: int) -> None:
+    running = Running(None, *COMMAND, "--workers", "0", "--runs", str(tmp_path))
+    until_reported(tmp_path, 1)
+    running.send(signal_number)
+    assert running.wait() == 143, running.text
+    assert "Traceback" not in running.text
+    row = next(row for row in leases(tmp_path) if row["ended"] is None)
+    assert (row["owner"], row["died"], row["reason"]) == (None, 0, "broken off")
+
+
+def test_a_time_limit_stops_as_ctrl_c_does(tmp_path: Path, expected: list[dict[str, Any]]) -> None:
+    watch = Watch()
+    record = search(SPEC, runs=tmp_path, device="cpu", timeout=0.1, watch=watch)
+    (stopping,) = watch.all(Stopping)
+    assert stopping.reason == "after 0.1 s"
+    assert record.finished < SPEC.trials
+    (stopped,) = watch.all(TrialStopped)
+    assert stopped.reason == "after 0.1 s"
+    epochs = len(watch.all(EpochFinished, name=stopped.name))
+    again = Watch()
+    assert outcome(search(SPEC, runs=tmp_path, device="cpu", watch=again)) == expected
+    assert len(again.all(TrialStarted)[0].history) == epochs
+    assert again.all(Stopping) == []
+
+
+def jobs(runs: Path, *changes: dict[str, Any]) -> list[Job]:
+    job = Job(spec=SPEC, place=Place(runs), device="cpu", threads=1, number=1, grace=60.0)
+    return [
+        dataclasses.replace(job, number=number, **change)
+        for number, change in enumerate(changes, start=1)
+    ]
+
+
+def test_workers_that_cannot_do_their_job(tmp_path: Path, expected: list[dict[str, Any]]) -> None:
+    """They say why and are not started again; the others go on."""
+    search(dataclasses.replace(SPEC, trials=1), runs=tmp_path, device="cpu")
+    gone = dataclasses.replace(SPEC, families=(str(tmp_path / "gone.py"),))
+    other = dataclasses.replace(SPEC, name="other")
+    cannot: tuple[dict[str, Any], ...] = ({"device": "cuda:77"}, {"spec": gone}, {"spec": other})
+    watch, storage = Watch(), open_storage(Place(tmp_path), write=True)
+    with Supervisor(Place(tmp_path), watch) as supervisor:
+        supervisor.run(jobs(tmp_path, *cannot, {}), storage, Stop())
+    ends = {event.worker: event for event in watch.all(WorkerEnded)}
+    assert "cuda:77" in ends[1].reason
+    assert "gone.py" in ends[2].reason
+    assert "was deleted" in ends[3].reason
+    assert ends[4].reason == ""
+    assert not any(event.restarts for event in ends.values())
+    assert len(watch.all(WorkerStarted)) == 4
+    record = load_search(tmp_path)
+    assert outcome(record)[1:] == expected[1:]
+
+    more = dataclasses.replace(SPEC, trials=4)
+    with (
+        pytest.raises(SearchError, match="no worker is left; the last one ended with: .*cuda:77"),
+        Supervisor(Place(tmp_path), quiet) as supervisor,
+    ):
+        supervisor.run(jobs(tmp_path, {"spec": more, "device": "cuda:77"}), storage, Stop())
+
+
+def test_a_worker_that_dies_again_and_again_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it has begun a trial: none would ever fail for it."""
+    search(dataclasses.replace(SPEC, trials=1), runs=tmp_path, device="cpu")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    watch, storage = Watch(), open_storage(Place(tmp_path), write=True)
+
+    def kill(number: int, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+
+    with (
+        faults.noting_pids(kill),
+        pytest.raises(SearchError, match="no worker is left; .*SIGKILL"),
+        Supervisor(Place(tmp_path), watch) as supervisor,
+    ):
+        supervisor.run(jobs(tmp_path, {}), storage, Stop())
+    assert [event.restarts for event in watch.all(WorkerStarted)] == [0, 1, 2, 3]
+    assert [event.restarts for event in watch.all(WorkerEnded)] == [True] * 3 + [False]
+
+
+def test_a_paused_trial_waits_until_it_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: list[dict[str, Any]]
+) -> None:
+    def pauses(name: str, result: Any) -> bool:
+        return name == "mlp-0" and result.epoch == 2
+
+    watch = Watch()
+    with monkeypatch.context() as patch:
+        pausing = functools.partial(Worker, should_pause=pauses)
+        patch.setattr("hpsearch.engine.search.Worker", pausing)
+        record = search(SPEC, runs=tmp_path, device="cpu", watch=watch)
+    assert watch.all(TrialStopped) == [TrialStopped(name="mlp-0", reason="paused")]
+    assert len(record.trials) == SPEC.trials  # it counts, so that no other takes its place
+    assert record.finished == SPEC.trials - 1
+    before = Watch()
+    search(SPEC, runs=tmp_path, device="cpu", watch=before)
+    assert before.all(TrialStarted) == []
+
+    storage = open_storage(Place(tmp_path), write=True)
+    trial_id = storage.get_all_trials(storage.get_study_id_from_name("digits/mlp"))[0]._trial_id
+    assert leases(tmp_path)[0]["paused"]
+    resume(storage, [trial_id])
+    after = Watch()
+    record = search(SPEC, runs=tmp_path, device="cpu", workers=1, watch=after)
+    assert [len(event.history) for event in after.all(TrialStarted)] == [3]
+    assert [event.trial.name for event in after.all(TrialFinished)] == ["mlp-0"]
+    assert outcome(record) == expected
