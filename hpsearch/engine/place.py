@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from urllib.parse import quote
 
 import sqlalchemy
 from sqlalchemy import URL
@@ -89,8 +90,12 @@ class Place:
         if self.address is None:
             return text
         url = self.url
-        secrets = [self.address, str(url.password or ""), *_texts(url.query.get("password", ()))]
-        for secret in filter(None, secrets):
+        passwords = [str(url.password or ""), *_texts(url.query.get("password", ()))]
+        # As it is, as addresses have it, and as SQLAlchemy writes them.
+        secrets = {form for word in passwords for form in (word, quote(word, safe=""))}
+        secrets |= {quote(word, safe=" +") for word in passwords}
+        secrets |= {self.address, url.render_as_string(hide_password=False)}
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
 

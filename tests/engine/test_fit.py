@@ -480,7 +480,7 @@ class TestSettings:
         probe.setting = FP32
         watch = Watch()
         record = search(SETTINGS, runs=tmp_path, device="cpu", watch=watch)
-        assert watch.attempts == [[0, 1], [1], [0, 1]]  # cnn-0 went on
+        assert watch.attempts == [[1], [0, 1], [0, 1]]  # cnn-0 went on first
         assert [wanted.precision for _, wanted in probe.asked] == [
             "bf16",  # cnn-1; of the families and of cnn-0 it is decided
         ]
