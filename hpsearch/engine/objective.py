@@ -173,8 +173,9 @@ class Trial:
 
     def _measured(self, trial: optuna.Trial) -> bool:
         """Whether an earlier trial has the same parameters; then it says so."""
+        params = trial.params  # a copy each time
         for other in reversed(self._earlier):
-            if other.params == trial.params and other.state is not TrialState.WAITING:
+            if other.params == params and other.state is not TrialState.WAITING:
                 first = other.user_attrs.get(DUPLICATE, "")
                 name = first.partition(" ")[0] or f"{family_label(self._family)}-{other.number}"
                 trial.set_user_attr(DUPLICATE, f"{name} has the same parameters")

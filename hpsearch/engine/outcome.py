@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import optuna
 
 from hpsearch.engine.place import Place
-from hpsearch.engine.records import CHECKPOINT, best_first, trial_folder
+from hpsearch.engine.records import BATCHES, CHECKPOINT, HISTORY, best_first, trial_folder
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.trial_files import clear
 from hpsearch.training.costs import pareto_front
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.objectives import Objective
+
+_FILES = (CHECKPOINT, HISTORY, BATCHES)
 
 _BEHIND = 64
 """So many trials behind the best may still have a checkpoint that is to go: as many workers may
@@ -57,9 +62,31 @@ def drop_checkpoints(
     looked_at = (
         finished if everywhere or len(spec.objectives) > 1 else ranked[: spec.keep + _BEHIND]
     )
-    for trial in looked_at:
-        folder = trial_folder(place.runs, spec.name, family, trial.number)
-        if everywhere:
+    folders = {
+        trial.number: trial_folder(place.runs, spec.name, family, trial.number)
+        for trial in looked_at
+    }
+    if everywhere:
+        for folder in _with_leftovers(place.runs / spec.name, list(folders.values())):
             clear(folder)
-        if trial.number not in kept:
+    for number, folder in folders.items():
+        if number not in kept:
             (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _with_leftovers(search: Path, folders: Sequence[Path]) -> list[Path]:
+    """Those of the trials' folders that have, or have beside them, more than a finished trial
+    leaves.
+
+    `clear` looks through the folder of the search each time: for all trials that would take time
+    by the square of their number.
+    """
+    if not search.is_dir():
+        return []
+    beside = {path.name.rpartition(".")[0] for path in search.iterdir()}
+    return [
+        folder
+        for folder in folders
+        if folder.name in beside
+        or (folder.is_dir() and any(path.name not in _FILES for path in folder.iterdir()))
+    ]

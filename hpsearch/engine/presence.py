@@ -52,7 +52,8 @@ def present(place: Place, owner: str) -> Iterator[None]:
         # Left behind, it shows that the owner has ended: perhaps it could not give back its trial.
         lock.release()
         raise
-    path.unlink(missing_ok=True)  # while it is locked: nobody takes it for a dead one's
+    with contextlib.suppress(OSError):
+        path.unlink()  # while it is locked: nobody takes it for a dead one's
     lock.release()
 
 

@@ -13,6 +13,7 @@ import threading
 from typing import IO, Any
 
 import torch
+import torch._dynamo  # optimizers import it, for seconds: better while the search is set up
 
 from hpsearch.engine.leases import Leases
 from hpsearch.engine.objective import Worker

@@ -169,7 +169,10 @@ class PostgresServer:
 def processes() -> ForkServerContext:
     """Starts processes that are as good as new, and need not import everything again."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hpsearch.engine.search", "psycopg", "pytest"])
+    context.set_forkserver_preload(
+        # The last two are imported late, by the first optimizer and by the digits.
+        ["hpsearch.engine.search", "psycopg", "pytest", "torch._dynamo", "sklearn.datasets"]
+    )
     return context
 
 

@@ -7,8 +7,10 @@ it has threads.) With --faults there is none, and all are started as they are in
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
+import functools
 import importlib
 import os
 import pickle
@@ -37,6 +39,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 _IMPORTED_LATE = (
     "alembic.command",
+    "hpsearch.cli.live",
+    "hpsearch.cli.report",
+    "hpsearch.results.report",
     "scipy.stats",
     "sklearn.datasets",
     "sklearn.metrics",
@@ -60,35 +65,37 @@ class Nursery:
 _nursery: Nursery | None = None
 
 
-@contextlib.contextmanager
-def open_nursery() -> Iterator[None]:
-    """Within, processes are quick to start."""
-    global _nursery
+@functools.cache
+def open_nursery() -> Nursery:
+    """The nursery of this run of tests; it ends with this process, whose requests it reads."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     code = f"import faults; faults.serve({theirs.fileno()})"
-    popen = subprocess.Popen(
-        [sys.executable, "-c", code],
-        pass_fds=[theirs.fileno()],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        process_group=0,
-    )
-    theirs.close()
-    _nursery = Nursery(ours)
-    try:
-        with _forked_workers():
-            yield
-    finally:
-        _nursery = None
-        ours.close()
-        popen.wait()
+    with theirs:
+        popen = subprocess.Popen(
+            [sys.executable, "-c", code],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            process_group=0,
+        )
+    atexit.register(popen.wait)
+    atexit.register(ours.close)
+    return Nursery(ours)
 
 
 @contextlib.contextmanager
 def processes(*, as_in_use: bool) -> Iterator[None]:
     """Within, searches and workers can be started: quickly, or as they are in use."""
-    with contextlib.nullcontext() if as_in_use else open_nursery():
-        adopt_orphans()
+    global _nursery
+    adopt_orphans()
+    if as_in_use:
         yield
+        return
+    _nursery = open_nursery()
+    try:
+        with _forked_workers():
+            yield
+    finally:
+        _nursery = None
 
 
 def adopt_orphans() -> None:

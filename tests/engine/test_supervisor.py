@@ -50,7 +50,7 @@ SPEC = StudySpec(
 )
 # The same as a command, but for its length.
 COMMAND = (
-    *("search", "--family", "mlp", "--trials", "2", "--epochs", "40", "--seed", "1"),
+    *("search", "--family", "mlp", "--trials", "2", "--epochs", "20", "--seed", "1"),
     *("--sampler", "random", "--pruner", "none", "--set", "layers=1", "--set", "width=32"),
     *("--set", "batch_size=16", "--set", "optimizer=adamw", "--device", "cpu"),
 )
@@ -81,7 +81,8 @@ def until_reported(runs: Path, epochs: int) -> dict[int, int]:
 
 def reported(runs: Path) -> dict[int, int]:
     """How many epochs each trial has that was begun, by number."""
-    with contextlib.closing(sqlite3.connect(runs / DATABASE)) as database:
+    address = f"file:{runs / DATABASE}?mode=ro"  # makes none where there is none yet
+    with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
         rows = database.execute(
             "SELECT number, count(step) FROM trials LEFT JOIN trial_intermediate_values "
             "USING (trial_id) WHERE state != 'WAITING' GROUP BY number"
@@ -124,12 +125,13 @@ def test_ctrl_c_saves_trials_and_the_same_command_goes_on(tmp_path: Path, worker
     assert "stopping (Ctrl-C) at the end of the running epochs" in running.text
     assert "To go on: hpsearch search --family mlp" in running.text
     assert "Traceback" not in running.text
-    assert [faults.wait_for(pid) for pid in faults.children(running.pid)] == []
+    assert len(running.workers) == workers
+    assert not any(Path(f"/proc/{pid}").exists() for pid in running.workers.values())
     epochs = reported(tmp_path)
-    assert 0 < max(epochs.values()) < 40
+    assert 0 < max(epochs.values()) < 20
     for number, row in enumerate(leases(tmp_path)):
         assert (row["owner"], row["died"], row["paused"], row["deaths"]) == (None, 0, 0, 0)
-        if epochs[number] < 40:
+        if epochs[number] < 20:
             assert (row["ended"], row["reason"]) == (
                 None,
                 "handed back" if workers else "Ctrl-C",
@@ -137,10 +139,10 @@ def test_ctrl_c_saves_trials_and_the_same_command_goes_on(tmp_path: Path, worker
     again = Running(None, *command)
     assert again.wait() == 0, again.text
     for number, count in epochs.items():
-        if count < 40:
-            assert f"mlp-{number} goes on after epoch {count} of 40" in again.text
+        if count < 20:
+            assert f"mlp-{number} goes on after epoch {count} of 20" in again.text
     record = load_search(tmp_path)
-    assert [trial.epochs for trial in record.trials] == [40, 40]
+    assert [trial.epochs for trial in record.trials] == [20, 20]
     assert [trial.state for trial in record.trials] == ["complete"] * 2
 
 
@@ -173,11 +175,10 @@ def test_a_stop_at_once_waits_for_nobody(
     assert [row["deaths"] for row in leases(tmp_path)] == [0] * 3
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM])
-def test_sigterm_ends_the_command_itself(tmp_path: Path, signal_number: int) -> None:
+def test_sigterm_ends_the_command_itself(tmp_path: Path) -> None:
     running = Running(None, *COMMAND, "--workers", "0", "--runs", str(tmp_path))
     until_reported(tmp_path, 1)
-    running.send(signal_number)
+    running.send(signal.SIGTERM)
     assert running.wait() == 143, running.text
     assert "Traceback" not in running.text
     row = next(row for row in leases(tmp_path) if row["ended"] is None)
@@ -188,10 +189,10 @@ def test_a_time_limit_stops_as_ctrl_c_does(tmp_path: Path, expected: list[dict[s
     watch = Watch()
     record = search(SPEC, runs=tmp_path, device="cpu", timeout=0.1, watch=watch)
     (stopping,) = watch.all(Stopping)
-    assert stopping.reason == "after 0.1 s"
+    assert stopping.reason
     assert record.finished < SPEC.trials
     (stopped,) = watch.all(TrialStopped)
-    assert stopped.reason == "after 0.1 s"
+    assert stopped.reason == stopping.reason
     epochs = len(watch.all(EpochFinished, name=stopped.name))
     again = Watch()
     assert outcome(search(SPEC, runs=tmp_path, device="cpu", watch=again)) == expected
@@ -228,7 +229,7 @@ def test_workers_that_cannot_do_their_job(tmp_path: Path, expected: list[dict[st
 
     more = dataclasses.replace(SPEC, trials=4)
     with (
-        pytest.raises(SearchError, match="no worker is left; the last one ended with: .*cuda:77"),
+        pytest.raises(SearchError, match=r"no worker is left; the last one ended with: .*cuda:77"),
         Supervisor(Place(tmp_path), quiet) as supervisor,
     ):
         supervisor.run(jobs(tmp_path, {"spec": more, "device": "cuda:77"}), storage, Stop())
@@ -247,7 +248,7 @@ def test_a_worker_that_dies_again_and_again_is_given_up(
 
     with (
         faults.noting_pids(kill),
-        pytest.raises(SearchError, match="no worker is left; .*SIGKILL"),
+        pytest.raises(SearchError, match=r"no worker is left; .*SIGKILL"),
         Supervisor(Place(tmp_path), watch) as supervisor,
     ):
         supervisor.run(jobs(tmp_path, {}), storage, Stop())
