@@ -25,8 +25,9 @@ from hpsearch.config import TrainConfig
 from hpsearch.engine import objective, outcome
 from hpsearch.engine.estimate import Pace
 from hpsearch.engine.events import Event, TrialFinished
-from hpsearch.engine.leases import GRACE_SECONDS, Leases
+from hpsearch.engine.leases import Leases
 from hpsearch.engine.objective import Trial, Worker
+from hpsearch.engine.open_trials import GRACE_SECONDS
 from hpsearch.engine.place import Place
 from hpsearch.engine.setup import create_studies, load_studies, peek, prepare_data
 from hpsearch.engine.stop import Stop

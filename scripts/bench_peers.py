@@ -3,8 +3,8 @@
     .venv/bin/python scripts/bench_peers.py [--network cnn|resnet18] [--rounds 3] [--seeds 3]
         [--images N] [--epochs N] [--trials N] [--arms NAME ...] [--data FOLDER] [--json]
 
-Each arm is a process of its own (or several), measured from its start to its end: imports,
-decoding and validation after each epoch are in it. All arms train the same network from the same
+Each arm is a process of its own (with workers, several), measured from its start to its end:
+imports, decoding and validation after each epoch are in it. All arms train the same network from the same
 kind of initial weights on the same PNG files, with the same configurations: AdamW without warm-up,
 cosine schedule step by step, in two groups of weight decay three learning rates, each without
 augmentation and with flips, rotation and colour jitter. Nothing is pruned. CPU only, all threads
@@ -17,9 +17,7 @@ hpsearch chooses its precision (--precision forces it). The arms (`--arms` leave
 - lightning: Lightning and Optuna on the loaders of "folder"; needs Lightning (the extra "bench").
 - hpsearch: `hpsearch search`, one worker. It also estimates its time, stores each trial and keeps
   checkpoints, which the others do not.
-- cores: as many searches of hpsearch at once as there are cores, one thread each, each with its
-  share of the configurations; not one search, so that no sampler would learn from all of them. They
-  have the precision that the one worker chose in the same round, as one search would.
+- cores: one search of hpsearch, too, with as many workers as there are cores, one thread each.
 
 The images are letters before clutter (hpsearch's source "glyphs") in 10 classes of one size, and
 a fifth as many for validation; with --data they are kept for the next time. The arms take turns
@@ -139,7 +137,7 @@ def arm_labels() -> dict[str, str]:
         "batch": "Optuna + TensorDataset, transforms by batch (weaker)",
         "lightning": "Lightning + Optuna + ImageFolder, num_workers=2",
         "hpsearch": "hpsearch, one worker, all threads",
-        "cores": f"hpsearch, {default_workers()} searches at once, a share and one thread each",
+        "cores": f"hpsearch, {default_workers()} workers, one thread each",
     }
 
 
@@ -204,11 +202,9 @@ class Outcome:
 def run_arm(bench: Bench, arm: str, seed: int) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         if arm == "hpsearch":
-            return run_hpsearch(bench, (bench.configs,), seed, Path(folder))
+            return run_hpsearch(bench, seed, Path(folder), workers=0)
         if arm == "cores":
-            parts = np.array_split(np.arange(len(bench.configs)), default_workers())
-            shares = [tuple(bench.configs[i] for i in part) for part in parts if len(part)]
-            return run_hpsearch(bench, shares, seed, Path(folder), threads=1)
+            return run_hpsearch(bench, seed, Path(folder), workers=default_workers())
         return run_peer(bench, arm, seed, Path(folder))
 
 
@@ -227,7 +223,7 @@ def run_peer(bench: Bench, arm: str, seed: int, folder: Path) -> Outcome:
     path = folder / "job.json"
     path.write_text(json.dumps(dataclasses.asdict(job)), encoding="utf-8")
     script = "bench_peers_lightning.py" if arm == "lightning" else "bench_peers_plain.py"
-    seconds = timed([[sys.executable, str(HERE / script), str(path)]], [{}], folder)
+    seconds = timed([sys.executable, str(HERE / script), str(path)], {}, folder)
     result = json.loads(Path(job.result).read_text(encoding="utf-8"))
     trials = result["trials"]
     tried = [{name: trial[name] for name in bench.configs[0]} for trial in trials]
@@ -240,14 +236,7 @@ def run_peer(bench: Bench, arm: str, seed: int, folder: Path) -> Outcome:
     )
 
 
-def run_hpsearch(
-    bench: Bench,
-    shares: Sequence[tuple[Config, ...]],
-    seed: int,
-    folder: Path,
-    threads: int | None = None,
-) -> Outcome:
-    """As many searches at once as there are shares of the configurations."""
+def run_hpsearch(bench: Bench, seed: int, folder: Path, *, workers: int) -> Outcome:
     setting = SETTINGS[bench.network]
     # Where epochs can vary, no trial is pruned; all of these have as many.
     epochs = f"{bench.epochs}..{bench.epochs + 1}"
@@ -257,35 +246,29 @@ def run_hpsearch(
         "batch_size": setting.batch,
         "epochs": epochs,
     }
-    commands, variables = [], []
-    for number, share in enumerate(shares):
-        job = {
-            "network": bench.network,
-            "epochs": bench.epochs,
-            "configs": share,
-            "augment": STRENGTHS,
-        }
-        path = folder / f"job-{number}.json"
-        path.write_text(json.dumps(job), encoding="utf-8")
-        command = [hpsearch_command(), "search", "--data", str(bench.data), "--name", "bench"]
-        command += ["--family", str(HERE / "bench_peers_family.py"), "--seed", str(seed)]
-        command += ["--runs", str(folder / f"runs-{number}"), "--trials", str(len(share))]
-        command += ["--device", "cpu", "--precision", bench.precision]
-        for name, value in chosen.items():
-            command += ["--set", f"{name}={value}"]
-        commands.append(command)
-        own = {"HPSEARCH_CACHE": str(folder / "cache"), "BENCH_PEERS_JOB": str(path)}
-        variables.append(own if threads is None else {**own, "OMP_NUM_THREADS": str(threads)})
-    seconds = timed(commands, variables, folder)
-    trials: list[TrialRecord] = []
-    for number, share in enumerate(shares):
-        record = load_search(folder / f"runs-{number}", "bench")
-        trials += record.trials
-        for trial, config in zip(record.trials, share, strict=True):
-            check_trial(trial, config, bench)
-        seen = record.data["counts"]["train"], record.data["shape"]["height"]
-        if seen != (bench.images, setting.side):
-            raise SystemExit(f"hpsearch trained on {seen[0]} images of {seen[1]} pixels")
+    job = {
+        "network": bench.network,
+        "epochs": bench.epochs,
+        "configs": bench.configs,
+        "augment": STRENGTHS,
+    }
+    path, runs = folder / "job.json", folder / "runs"
+    path.write_text(json.dumps(job), encoding="utf-8")
+    command = [hpsearch_command(), "search", "--data", str(bench.data), "--name", "bench"]
+    command += ["--family", str(HERE / "bench_peers_family.py"), "--seed", str(seed)]
+    command += ["--runs", str(runs), "--trials", str(len(bench.configs))]
+    command += ["--device", "cpu", "--precision", bench.precision, "--workers", str(workers)]
+    for name, value in chosen.items():
+        command += ["--set", f"{name}={value}"]
+    own = {"HPSEARCH_CACHE": str(folder / "cache"), "BENCH_PEERS_JOB": str(path)}
+    seconds = timed(command, own, folder)
+    record = load_search(runs, "bench")
+    trials = record.trials
+    for trial, config in zip(trials, bench.configs, strict=True):
+        check_trial(trial, config, bench)
+    seen = record.data["counts"]["train"], record.data["shape"]["height"]
+    if seen != (bench.images, setting.side):
+        raise SystemExit(f"hpsearch trained on {seen[0]} images of {seen[1]} pixels")
     return Outcome(
         seconds=seconds,
         accuracies=tuple(float(trial.val_accuracy or 0.0) for trial in trials),
@@ -320,29 +303,23 @@ def hpsearch_command() -> str:
     return found
 
 
-def timed(commands: list[list[str]], variables: list[dict[str, str]], folder: Path) -> float:
-    """Runs commands at once and returns the seconds until all have ended."""
+def timed(command: list[str], variables: dict[str, str], folder: Path) -> float:
+    """Runs a command and returns the seconds until it has ended."""
     inherited = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
-    logs = [folder / f"log-{number}.txt" for number in range(len(commands))]
-    start = time.perf_counter()
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        for command, own, log in zip(commands, variables, logs, strict=True):
-            with log.open("wb") as file:
-                processes.append(
-                    subprocess.Popen(  # noqa: S603
-                        command, env={**inherited, **own}, stdout=file, stderr=subprocess.STDOUT
-                    )
-                )
-        codes = [process.wait() for process in processes]
-    finally:  # none is left behind by Ctrl-C
-        for process in processes:
-            process.kill()
-    seconds = time.perf_counter() - start
-    for command, code, log in zip(commands, codes, logs, strict=True):
-        if code:
-            text = log.read_text(encoding="utf-8", errors="replace")[-3000:]
-            raise SystemExit(f"{' '.join(command)} ended with {code}:\n{text}")
+    path = folder / "log.txt"
+    with path.open("wb") as log:
+        start = time.perf_counter()
+        code = subprocess.run(  # noqa: S603
+            command,
+            env={**inherited, **variables},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+        seconds = time.perf_counter() - start
+    if code:
+        text = path.read_text(encoding="utf-8", errors="replace")[-3000:]
+        raise SystemExit(f"{' '.join(command)} ended with {code}:\n{text}")
     return seconds
 
 
@@ -350,12 +327,9 @@ def measure(bench: Bench, arms: Sequence[str], rounds: int, seeds: int) -> dict[
     """The outcomes of each arm, round by round."""
     outcomes: dict[str, list[Outcome]] = {arm: [] for arm in arms}
     for number in range(rounds):
-        job = bench
         for arm in arms:
-            outcome = run_arm(job, arm, number % seeds)
+            outcome = run_arm(bench, arm, number % seeds)
             outcomes[arm].append(outcome)
-            if arm == "hpsearch":  # one search with several workers would choose once for all
-                job = dataclasses.replace(bench, precision=outcome.precision)
             line = f"round {number + 1}, {arm}: {outcome.seconds:.1f} s, {outcome.precision}"
             print(line, file=sys.stderr)
     sizes = {arm: {outcome.parameters for outcome in runs} for arm, runs in outcomes.items()}

@@ -13,30 +13,31 @@ import datetime
 import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping
-from typing import Literal
 
 from optuna.storages._rdb.models import (
     StudyModel,
     TrialIntermediateValueModel,
     TrialModel,
-    TrialUserAttributeModel,
 )
 from optuna.trial import TrialState
-from sqlalchemy import Row, delete, exists, func, insert, inspect, select, text, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from hpsearch.engine import lease_table
 from hpsearch.engine.lease_table import LEASES, Lease
+from hpsearch.engine.open_trials import (
+    GRACE_SECONDS,
+    OpenTrial,
+    finished_counts,
+    unfinished_trials,
+    why_lost,
+)
 from hpsearch.engine.place import Place
 from hpsearch.engine.presence import dead
-from hpsearch.engine.states import ASIDE, most_aside
-from hpsearch.engine.storage import SearchStorage
-
-GRACE_SECONDS = 60.0
-"""After so long without a beat, an owner is taken for dead: its machine vanished, or it hangs."""
+from hpsearch.engine.states import most_aside
+from hpsearch.engine.storage import OUTAGE_SECONDS, SearchStorage
 
 _log = logging.getLogger(__name__)
-_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,21 +84,6 @@ class Nothing:
     running: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Open:
-    """A trial that is running or waiting, with its lease where it has one."""
-
-    family: str
-    trial_id: int
-    number: int
-    state: TrialState
-    lease: Row[tuple[object, ...]]
-
-    @property
-    def is_free(self) -> bool:
-        return self.lease.owner is None and not self.lease.paused
-
-
 class Leases:
     """The leases that one worker takes, keeps and gives back.
 
@@ -141,8 +127,8 @@ class Leases:
             .with_for_update()
         ).all()
         # ... and a trial that ends between these two is counted twice rather than not at all.
-        unfinished = _unfinished(session, ids)
-        finished, aside = _finished(session, ids)
+        unfinished = unfinished_trials(session, ids)
+        finished, aside = finished_counts(session, ids)
         running = {
             family: [t for t in unfinished if t.family == family and t.state is TrialState.RUNNING]
             for family in shares
@@ -161,7 +147,7 @@ class Leases:
             if finished.get(shares[family].study_id, 0) >= shares[family].trials:
                 continue
             for trial in running[family]:
-                lost = _lost(trial, time, gone, self._grace)
+                lost = why_lost(trial, time, gone, self._grace)
                 if trial.is_free or lost:
                     claim = self._adopt(session, trial, time, lost, attempts)
                     if claim is not None:
@@ -185,7 +171,9 @@ class Leases:
         )
         return Nothing(running=sum(not trial.lease.paused for trial in ongoing))
 
-    def _begin(self, session: Session, study_id: int, waiting: _Open | None, time: float) -> Lease:
+    def _begin(
+        self, session: Session, study_id: int, waiting: OpenTrial | None, time: float
+    ) -> Lease:
         """Makes a new trial, or sets a waiting one running."""
         if waiting is None:
             trial = self._storage._get_prepared_new_trial(study_id, None, session)
@@ -218,7 +206,7 @@ class Leases:
         return Lease(trial_id=trial_id, token=token)
 
     def _adopt(
-        self, session: Session, trial: _Open, time: float, lost: str, attempts: int
+        self, session: Session, trial: OpenTrial, time: float, lost: str, attempts: int
     ) -> Claim | None:
         """Takes a trial over; None where its owner has come back at this very moment."""
         row = trial.lease
@@ -320,7 +308,7 @@ class Leases:
         return self._storage.patiently(action)
 
 
-def _claim_of(trial: _Open, attempts: int) -> Claim:
+def _claim_of(trial: OpenTrial, attempts: int) -> Claim:
     """The claim that a trial's owner was given."""
     row = trial.lease
     return Claim(
@@ -354,11 +342,19 @@ def resume(storage: SearchStorage, trial_ids: Collection[int]) -> None:
     storage.patiently(action)
 
 
-def release_dead(storage: SearchStorage, owner: str, reason: str, *, died: bool = True) -> None:
+def release_dead(
+    storage: SearchStorage,
+    owner: str,
+    reason: str,
+    *,
+    died: bool = True,
+    patience: float = OUTAGE_SECONDS,
+) -> None:
     """Gives back at once what a worker had that is known to be gone.
 
     Args:
         died: it counts as a death of the trial's owner; not where the worker was killed on purpose.
+        patience: so many seconds it waits for a database that is away.
     """
 
     def action() -> None:
@@ -369,90 +365,4 @@ def release_dead(storage: SearchStorage, owner: str, reason: str, *, died: bool 
                 .values(owner=None, died=died, reason=reason)
             )
 
-    storage.patiently(action)
-
-
-def idle_trials(
-    storage: SearchStorage, place: Place, study_ids: Collection[int]
-) -> dict[int, Literal["interrupted", "paused"]]:
-    """Of the running trials of some studies those that nobody runs, by the id of the trial."""
-    if not inspect(storage.engine).has_table(LEASES.name):  # of an earlier version
-        return {}
-    with Session(storage.engine) as session, session.begin():
-        unfinished = _unfinished(session, dict.fromkeys(study_ids, ""))
-        time = lease_table.now(session)
-    gone = dead(place, {t.lease.owner for t in unfinished if t.lease.owner})
-    idle: dict[int, Literal["interrupted", "paused"]] = {}
-    for trial in (trial for trial in unfinished if trial.state is TrialState.RUNNING):
-        if trial.lease.paused:
-            idle[trial.trial_id] = "paused"
-        elif trial.is_free or _lost(trial, time, gone, GRACE_SECONDS):
-            idle[trial.trial_id] = "interrupted"
-    return idle
-
-
-def end_times(storage: SearchStorage, study_id: int) -> dict[int, float]:
-    """When the trials of a study ended, by their id, on the database's clock."""
-
-    def action() -> dict[int, float]:
-        with Session(storage.engine) as session, session.begin():
-            rows = session.execute(
-                select(LEASES.c.trial_id, LEASES.c.ended)
-                .join(TrialModel, TrialModel.trial_id == LEASES.c.trial_id)
-                .where(TrialModel.study_id == study_id, LEASES.c.ended.is_not(None))
-            )
-            return {row.trial_id: row.ended for row in rows}
-
-    return storage.patiently(action)
-
-
-def _unfinished(session: Session, ids: Mapping[int, str]) -> list[_Open]:
-    rows = session.execute(
-        select(
-            TrialModel.study_id, TrialModel.trial_id, TrialModel.number, TrialModel.state, LEASES
-        )
-        .select_from(TrialModel)
-        .outerjoin(LEASES, LEASES.c.trial_id == TrialModel.trial_id)
-        .where(TrialModel.study_id.in_(ids))
-        .where(TrialModel.state.in_((TrialState.RUNNING, TrialState.WAITING)))
-        .order_by(TrialModel.trial_id)
-    )
-    return [
-        _Open(
-            family=ids[row.study_id],
-            trial_id=row[1],
-            number=row.number,
-            state=row.state,
-            lease=row,
-        )
-        for row in rows
-    ]
-
-
-def _finished(session: Session, ids: Mapping[int, str]) -> tuple[dict[int, int], dict[int, int]]:
-    """By study, how many trials ended that count, and how many that do not."""
-    aside = exists().where(
-        TrialUserAttributeModel.trial_id == TrialModel.trial_id,
-        TrialUserAttributeModel.key.in_(ASIDE),
-    )
-    rows = session.execute(
-        select(TrialModel.study_id, aside.label("aside"), func.count())
-        .where(TrialModel.study_id.in_(ids), TrialModel.state.in_(_FINISHED))
-        .group_by(TrialModel.study_id, text("aside"))
-    )
-    counts: tuple[dict[int, int], dict[int, int]] = ({}, {})
-    for study_id, is_aside, count in rows:
-        counts[bool(is_aside)][study_id] = count
-    return counts
-
-
-def _lost(trial: _Open, time: float, gone: Collection[str], grace: float) -> str:
-    """Why the trial's owner is taken for dead; empty where it is not, or where there is none."""
-    row = trial.lease
-    if row.owner is None:
-        return str(row.reason) if row.died else ""
-    if row.owner in gone:
-        return "its process was killed"
-    if time - row.beat > grace:
-        return f"no sign of life for {grace:.0f} s: its machine vanished, or it was stopped"
-    return ""
+    storage.patiently(action, patience)

@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from hpsearch.config import TrainConfig
-from hpsearch.engine.leases import idle_trials
+from hpsearch.engine.open_trials import idle_trials
 from hpsearch.engine.place import Place
 from hpsearch.engine.states import DUPLICATE, FINISHED, INFEASIBLE, trial_state
 from hpsearch.engine.storage import SearchStorage, open_storage

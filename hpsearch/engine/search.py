@@ -18,8 +18,8 @@ from hpsearch.data.views import DataViews
 from hpsearch.engine.crew import Crew, choose_crew, choose_devices
 from hpsearch.engine.estimate import Pace, estimates, measure_families, precision_text
 from hpsearch.engine.events import DataProgress, Event, FamilyEstimate, SearchStarted, Stopping
-from hpsearch.engine.leases import GRACE_SECONDS
 from hpsearch.engine.objective import Worker
+from hpsearch.engine.open_trials import GRACE_SECONDS
 from hpsearch.engine.outcome import drop_checkpoints
 from hpsearch.engine.place import Place
 from hpsearch.engine.presence import forget_dead
@@ -43,6 +43,7 @@ from hpsearch.engine.storage import (
     locked,
     open_storage,
     storage_errors,
+    wait_for_server,
 )
 from hpsearch.engine.supervisor import Job, Supervisor
 from hpsearch.engine.work import work_as
@@ -282,6 +283,7 @@ def _search(
                     _work_here(spec, place, devices[0], opened, stop, grace, watch)
         if stop.interrupted:
             raise KeyboardInterrupt
+        wait_for_server(place)
         return read_search(open_storage(place), place, spec.name)
 
 

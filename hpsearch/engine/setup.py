@@ -15,6 +15,7 @@ import torch
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import NopPruner
 from optuna.storages import RDBStorage
+from optuna.trial import TrialState
 
 from hpsearch.config import WeightsConfig
 from hpsearch.data.checks.source import data_warnings
@@ -294,9 +295,10 @@ def create_studies(
     They are marked ready as the last step; what a crash left without the mark holds no trial
     yet and is made anew.
     """
+    names = [study_name(spec.name, family) for family in spec.families]
     for summary in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
-        if summary.study_name in (study_name(spec.name, family) for family in spec.families):
-            optuna.delete_study(study_name=summary.study_name, storage=storage)
+        if summary.study_name in names:
+            _delete_unfinished(summary.study_name, storage, place)
     (place.runs / spec.name).mkdir(parents=True, exist_ok=True)
     save_split(place.runs / spec.name / SPLIT, data.split)
     with quiet_optuna():
@@ -329,6 +331,17 @@ def create_studies(
     for study in studies.values():
         study.set_user_attr("ready", True)
     return studies
+
+
+def _delete_unfinished(name: str, storage: RDBStorage, place: Place) -> None:
+    """Deletes a study that a crash left before it was ready."""
+    study = optuna.load_study(study_name=name, storage=storage)
+    if any(trial.state is not TrialState.WAITING for trial in study.get_trials(deepcopy=False)):
+        raise SearchError(
+            f"{place} has a study {name!r} that is not of hpsearch; start the search with another "
+            "--name"
+        )
+    optuna.delete_study(study_name=name, storage=storage)
 
 
 def load_studies(

@@ -71,8 +71,8 @@ class SearchStorage(RDBStorage):
         finally:
             self._held = None
 
-    def patiently(self, action: Callable[[], _Result]) -> _Result:
-        """Calls `action`, again and again while the database is away."""
+    def patiently(self, action: Callable[[], _Result], seconds: float = OUTAGE_SECONDS) -> _Result:
+        """Calls `action`, again and again while the database is away, for so long."""
         deadline = None
         while True:
             try:
@@ -81,7 +81,7 @@ class SearchStorage(RDBStorage):
                 if not _is_away(error):
                     raise
                 if deadline is None:
-                    deadline = time.monotonic() + OUTAGE_SECONDS
+                    deadline = time.monotonic() + seconds
                     _log.warning("the database does not answer; waiting for it")
                 elif time.monotonic() > deadline:
                     raise
@@ -197,6 +197,17 @@ def open_storage(place: Place, *, write: bool = False) -> SearchStorage:
             "first, or name the folder with --runs, or the database with --storage"
         )
     return _open(place, write=write, create=False)
+
+
+def wait_for_server(place: Place) -> None:
+    """Returns when the server of `place` answers, if it has one; or after `OUTAGE_SECONDS`."""
+    deadline = time.monotonic() + OUTAGE_SECONDS
+    while place.is_server and time.monotonic() < deadline:
+        try:
+            with _engine(place).connect():
+                return
+        except OperationalError:
+            time.sleep(1.0)
 
 
 def exists(place: Place) -> bool:

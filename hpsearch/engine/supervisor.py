@@ -172,8 +172,11 @@ class Supervisor:
         for process in self._running:
             if self._storage is not None and process.job is not None:
                 # A full disk: the next start sees by itself that they are gone.
+                # Whoever pressed Ctrl-C twice is not kept waiting; the grace does the same.
                 with contextlib.suppress(Exception):
-                    release_dead(self._storage, process.job.owner, "broken off", died=False)
+                    release_dead(
+                        self._storage, process.job.owner, "broken off", died=False, patience=5.0
+                    )
         for log in {process.log for process in (*self._warm, *self._running)}:
             _remove_empty(log)
 

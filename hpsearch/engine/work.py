@@ -11,8 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.engine.events import TrialStopped, WorkerWaits
 from hpsearch.engine.lease_table import LeaseLostError
-from hpsearch.engine.leases import Claim, Leases, Share, end_times, release_dead
+from hpsearch.engine.leases import Claim, Leases, Share, release_dead
 from hpsearch.engine.objective import HandedBack, Trial, Worker
+from hpsearch.engine.open_trials import end_times
 from hpsearch.engine.presence import new_owner, present
 from hpsearch.engine.samplers import exhausted
 from hpsearch.engine.states import FINISHED, trial_state

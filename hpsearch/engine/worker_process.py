@@ -20,7 +20,7 @@ from hpsearch.engine.objective import Worker
 from hpsearch.engine.presence import present
 from hpsearch.engine.setup import load_studies, peek, prepare_data, stored_paces
 from hpsearch.engine.stop import Stop, stopped_by_signals
-from hpsearch.engine.storage import open_storage, storage_errors
+from hpsearch.engine.storage import open_storage, storage_errors, wait_for_server
 from hpsearch.engine.supervisor import LENGTH, STOP, Job, Refusal
 from hpsearch.engine.work import BEATS, work
 from hpsearch.errors import HpsearchError, SearchError
@@ -93,6 +93,7 @@ def run(job: Job, stop: Stop, out: _Out) -> None:
     spec, place = job.spec, job.place
     keep_freed_memory()
     torch.set_num_threads(job.threads)
+    wait_for_server(place)  # it may be away just when this worker is started again
     existing = peek(place, spec.name)
     if existing is None:
         raise SearchError(f"search {spec.name!r} was deleted from {place}")

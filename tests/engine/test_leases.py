@@ -33,11 +33,10 @@ from hpsearch.engine.leases import (
     Leases,
     Nothing,
     Share,
-    end_times,
-    idle_trials,
     release_dead,
     resume,
 )
+from hpsearch.engine.open_trials import end_times, idle_trials
 from hpsearch.engine.place import Place
 from hpsearch.engine.presence import dead, forget_dead, new_owner, present
 from hpsearch.engine.states import ASIDE, DUPLICATE, INFEASIBLE, most_aside, trial_state
