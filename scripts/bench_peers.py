@@ -4,11 +4,11 @@
         [--images N] [--epochs N] [--trials N] [--arms NAME ...] [--data FOLDER] [--json]
 
 Each arm is a process of its own (with workers, several), measured from its start to its end:
-imports, decoding and validation after each epoch are in it. All arms train the same network from the same
-kind of initial weights on the same PNG files, with the same configurations: AdamW without warm-up,
-cosine schedule step by step, in two groups of weight decay three learning rates, each without
-augmentation and with flips, rotation and colour jitter. Nothing is pruned. CPU only, all threads
-that torch takes unless the arm says otherwise. The peers compute in fp32, as one writes it;
+imports, decoding and validation after each epoch are in it. All arms train the same network from
+the same kind of initial weights on the same PNG files, with the same configurations: AdamW without
+warm-up, cosine schedule step by step, in two groups of weight decay three learning rates, each
+without augmentation and with flips, rotation and colour jitter. Nothing is pruned. CPU only, all
+threads that torch takes unless the arm says otherwise. The peers compute in fp32, as one writes it;
 hpsearch chooses its precision (--precision forces it). The arms (`--arms` leaves some):
 
 - folder: Optuna, ImageFolder, torchvision's transforms image by image, DataLoader with 2 workers.

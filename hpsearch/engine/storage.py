@@ -217,7 +217,7 @@ def exists(place: Place) -> bool:
         SearchError: the server cannot be reached.
     """
     if not place.is_server:
-        return place.database.is_file()
+        return place.database.is_file() and place.database.stat().st_size > 0
     with _in_words(place), _engine(place).connect() as connection:
         return sqlalchemy.inspect(connection).has_table(lease_table.LEASES.name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 import pickle
 import queue
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -189,7 +191,8 @@ class Supervisor:
         """Has workers do the jobs until all have nothing left to do.
 
         A worker that dies is started again, but not more often in a row, without an epoch between,
-        than its trial fails for it.
+        than its trial fails for it. One that hangs when the others have found that all is done has
+        lost its trial to them, and is ended after its grace.
 
         Raises:
             SearchError: no worker is left, and not because it had nothing to do.
@@ -202,7 +205,11 @@ class Supervisor:
         for job in jobs:
             self._start(job, restarts=0)
         told = False
+        done_at = math.inf  # when a worker found that there is nothing left to do
         while self._running:
+            if time.monotonic() - done_at > jobs[0].grace:
+                for process in self._running:
+                    process.popen.kill()
             if stop.wanted and not told:
                 told = True
                 for process in self._running:
@@ -217,9 +224,12 @@ class Supervisor:
                 self._pass_on(process, event)
                 continue
             number, reason = process.number, self._end(process, storage)
+            if not reason:
+                done_at = min(done_at, time.monotonic())
             died = bool(reason) and not process.refused
             deaths[number] += died
-            again = died and not stop.wanted and deaths[number] <= attempts + 1
+            is_over = stop.wanted or done_at < math.inf
+            again = died and not is_over and deaths[number] <= attempts + 1
             self._watch(
                 WorkerEnded(
                     worker=number, reason=reason, refused=bool(process.refused), restarts=again
@@ -230,7 +240,7 @@ class Supervisor:
                 self._start(jobs[number - 1], restarts=restarts[number])
             else:
                 ends.append(reason)
-        if ends and all(ends) and not stop.wanted:
+        if all(ends) and not stop.wanted:
             raise SearchError(f"no worker is left; the last one ended with: {ends[-1]}")
 
     def _spawn(self) -> _Process:

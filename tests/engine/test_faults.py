@@ -302,6 +302,25 @@ def test_a_worker_that_was_stopped_for_too_long_is_fenced(
     assert "no sign of life for 2 s" in row["reason"]
 
 
+def test_a_worker_that_stays_frozen_does_not_hold_up_the_end(
+    tmp_path: Path, expected: list[dict[str, Any]]
+) -> None:
+    frozen: list[int] = []
+
+    def freeze(crew: Crew, event: Event) -> None:
+        if is_event(EpochFinished, name="mlp-0")(event) and event.result.epoch == 2 and not frozen:
+            frozen.append(crew.worker_of("mlp-0"))
+            os.kill(frozen[0], signal.SIGSTOP)
+
+    crew = Crew(freeze)
+    record = crew.search(with_trials(2, epochs=6), tmp_path, 2, grace=2.0)
+    assert outcome(record) == expected[:2]
+    first, last = crew.all(WorkerEnded)
+    assert (first.reason, first.restarts) == ("", False)
+    assert "SIGKILL" in last.reason
+    assert not last.restarts
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, that is soon full."""
