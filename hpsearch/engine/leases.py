@@ -144,10 +144,12 @@ class Leases:
         time = lease_table.now(session)
         gone = dead(self._place, {t.lease.owner for t in unfinished if t.lease.owner})
         for family in order:
-            if finished.get(shares[family].study_id, 0) >= shares[family].trials:
-                continue
+            lost_by = {t.trial_id: why_lost(t, time, gone, self._grace) for t in running[family]}
+            held = sum(not t.is_free and not lost_by[t.trial_id] for t in running[family])
+            if finished.get(shares[family].study_id, 0) + held >= shares[family].trials:
+                continue  # with a lower --trials than before, some are left as they are
             for trial in running[family]:
-                lost = why_lost(trial, time, gone, self._grace)
+                lost = lost_by[trial.trial_id]
                 if trial.is_free or lost:
                     claim = self._adopt(session, trial, time, lost, attempts)
                     if claim is not None:
@@ -246,16 +248,16 @@ class Leases:
         )
 
     def holds(self, lease: Lease) -> bool:
-        """Whether the lease is still its own."""
+        """Whether the lease is still its own; also that of a trial that it has ended."""
 
         def action() -> bool:
             with Session(self._storage.engine) as session, session.begin():
-                token = session.scalar(
-                    select(LEASES.c.token).where(
-                        LEASES.c.trial_id == lease.trial_id, LEASES.c.owner.is_not(None)
-                    )
-                )
-                return token == lease.token
+                row = session.execute(
+                    select(LEASES).where(LEASES.c.trial_id == lease.trial_id)
+                ).one_or_none()
+                if row is None or row.token != lease.token:
+                    return False
+                return row.owner is not None or row.ended is not None
 
         return self._storage.patiently(action)
 
@@ -293,19 +295,27 @@ class Leases:
         with Session(self._storage.engine) as session, session.begin():
             return _touch(session, lease, beat=lease_table.now(session))
 
-    def hand_back(self, lease: Lease, reason: str, *, pause: bool = False) -> bool:
+    def hand_back(
+        self,
+        lease: Lease,
+        reason: str,
+        *,
+        pause: bool = False,
+        patience: float = OUTAGE_SECONDS,
+    ) -> bool:
         """Gives a trial back unfinished, for any worker to go on with; whether it was still its
         own.
 
         Args:
             pause: only after `resume`.
+            patience: so many seconds it waits for a database that is away.
         """
 
         def action() -> bool:
             with Session(self._storage.engine) as session, session.begin():
                 return _touch(session, lease, owner=None, paused=pause, reason=reason)
 
-        return self._storage.patiently(action)
+        return self._storage.patiently(action, patience)
 
 
 def _claim_of(trial: OpenTrial, attempts: int) -> Claim:

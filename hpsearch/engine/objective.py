@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import threading
@@ -103,7 +104,6 @@ class Trial:
         study._thread_local.cached_all_trials = None
         trials = study.get_trials(deepcopy=False)
         self._stored = next(t for t in reversed(trials) if t._trial_id == claim.lease.trial_id)
-        self._earlier = [trial for trial in trials if trial.number < self._stored.number]
         self.name = f"{family_label(family)}-{self._stored.number}"
         self._folder = trial_folder(
             worker.place.runs, worker.spec.name, family, self._stored.number
@@ -113,7 +113,7 @@ class Trial:
         )
         self._prunes = len(worker.spec.objectives) == 1  # Optuna cannot judge by several
 
-    def run(self, lost: threading.Event) -> TrialRecord:
+    def run(self, lost: threading.Event, is_own: Callable[[], bool]) -> TrialRecord:
         """Runs it and tells the study how it ended.
 
         One that another worker had goes on from its newest whole training state, or else from its
@@ -122,21 +122,29 @@ class Trial:
 
         Args:
             lost: is set when the trial is another worker's.
+            is_own: asks the storage whether it is still this worker's.
 
         Raises:
             HandedBack: it is to be stopped, and its state is saved.
             LeaseLostError: another worker has taken it over; nothing of it was written since.
         """
+        if not is_own():  # before it touches files that may be an adopter's
+            raise LeaseLostError("the trial was taken over by another worker")
         self._take_files()
         if self._claim.hopeless:
             return self._give_up()
         trial = optuna.Trial(self._study, self._stored._trial_id)
+        for mark, end in ((INFEASIBLE, TrialState.PRUNED), (DUPLICATE, TrialState.FAIL)):
+            if mark in self._stored.user_attrs:  # all but told
+                return self._tell(trial, end, [])
         history: list[EpochResult] = []
         values: tuple[float, ...] = ()
         try:
             config = self._config(trial)
-            if self._measured(trial):
-                return self._tell(trial, TrialState.FAIL, history)
+            if CONFIG not in trial.user_attrs:
+                if self._measured(trial):
+                    return self._tell(trial, TrialState.FAIL, history)
+                trial.set_user_attr(CONFIG, config.to_dict())
             state, values = self._train(trial, config, history, lost)
         except (LeaseLostError, HandedBack):
             raise
@@ -172,10 +180,16 @@ class Trial:
         return self._tell(trial, TrialState.FAIL, list(self._files.history()))
 
     def _measured(self, trial: optuna.Trial) -> bool:
-        """Whether an earlier trial has the same parameters; then it says so."""
+        """Whether another trial has the same parameters; then it says so.
+
+        Of two that are drawn at the same moment, the one with the lower number goes on.
+        """
         params = trial.params  # a copy each time
-        for other in reversed(self._earlier):
-            if other.params == params and other.state is not TrialState.WAITING:
+        for other in self._study.get_trials(deepcopy=False):
+            is_first = other.number < trial.number or (
+                other.number > trial.number and CONFIG in other.user_attrs
+            )
+            if is_first and other.params == params and other.state is not TrialState.WAITING:
                 first = other.user_attrs.get(DUPLICATE, "")
                 name = first.partition(" ")[0] or f"{family_label(self._family)}-{other.number}"
                 trial.set_user_attr(DUPLICATE, f"{name} has the same parameters")
@@ -209,9 +223,7 @@ class Trial:
             objective=spec.objectives[0].name,
             overrides=spec.overrides,
         )
-        config = resolve_config(config)
-        trial.set_user_attr(CONFIG, config.to_dict())
-        return config
+        return resolve_config(config)
 
     def _train(
         self,
@@ -304,8 +316,8 @@ class Trial:
                 history.append(result)
                 if result.is_best:
                     self._files.keep(checkpoint(result))
-                if self._prunes and result.epoch > reported:
-                    trial.report(objective.value(result), result.epoch)
+                if result.epoch > reported:
+                    self._report(trial, objective.value(result), result.epoch)
                 worker.watch(EpochFinished(name=self.name, result=result))
                 if self._prunes and result.epoch >= reported and trial.should_prune():
                     return True
@@ -315,6 +327,14 @@ class Trial:
                     raise HandedBack("paused" if pause else worker.stop.reason, pause=pause)
                 self._files.save_if_due(len(history), training.state)
         return False
+
+    def _report(self, trial: optuna.Trial, value: float, epoch: int) -> None:
+        """Stores an epoch's value; that also shows that the trial gets further."""
+        if self._prunes:
+            trial.report(value, epoch)
+        else:  # with several objectives, Optuna's own method refuses
+            storage = self._study._storage
+            storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
 
     def _checkpoint(
         self, config: TrainConfig, model: StagedModel, data: ResidentData, result: EpochResult
@@ -354,10 +374,11 @@ class Trial:
         self._files.publish()
         # To the study, one that is not complete has no value.
         self._study.tell(trial, values if state is TrialState.COMPLETE else None, state=state)
-        clear(self._folder)
-        if state is not TrialState.COMPLETE:
-            (self._folder / CHECKPOINT).unlink(missing_ok=True)
-        drop_checkpoints(spec, worker.place, self._study, self._family)
+        with contextlib.suppress(OSError):  # what stays is removed when the search is started
+            clear(self._folder)
+            if state is not TrialState.COMPLETE:
+                (self._folder / CHECKPOINT).unlink(missing_ok=True)
+            drop_checkpoints(spec, worker.place, self._study, self._family)
         record = trial_record(
             worker.place,
             spec.name,

@@ -43,9 +43,12 @@ def present(place: Place, owner: str) -> Iterator[None]:
     """
     path = _file(place, owner)
     lock = filelock.FileLock(path, blocking=False)
-    with contextlib.suppress(OSError, filelock.Timeout, NotImplementedError):
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+    except (OSError, filelock.Timeout, NotImplementedError):
+        with contextlib.suppress(OSError):
+            path.unlink()  # unlocked, it would say that the owner is dead
     try:
         yield
     except BaseException:

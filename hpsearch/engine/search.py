@@ -308,7 +308,7 @@ def _open(
     forget_dead(place)
     with contextlib.ExitStack() as lock:
         if existing is None:
-            lock.enter_context(locked(place, spec.name))
+            lock.enter_context(locked(place, f"search-{spec.name}"))
             existing = find_existing(storage, spec.name)
             if existing is not None:  # another process was faster
                 lock.close()

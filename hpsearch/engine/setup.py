@@ -40,7 +40,7 @@ from hpsearch.engine.pruners import make_pruner
 from hpsearch.engine.records import SPLIT, objectives_of, search_attrs, study_name
 from hpsearch.engine.samplers import make_sampler
 from hpsearch.engine.spec import StudySpec
-from hpsearch.engine.storage import exists, locked, open_storage, quiet_optuna
+from hpsearch.engine.storage import exists, open_storage, quiet_optuna
 from hpsearch.errors import SearchError
 from hpsearch.families import (
     Parameter,
@@ -97,13 +97,7 @@ def find_existing(storage: RDBStorage, name: str) -> Existing | None:
 
 def peek(place: Place, name: str) -> Existing | None:
     """As `find_existing`, where it is not even known whether there is a storage."""
-    if not exists(place):
-        return None
-    try:
-        return find_existing(open_storage(place), name)
-    except SearchError:
-        with locked(place, "database"):  # perhaps its tables were just being made
-            return find_existing(open_storage(place), name)
+    return find_existing(open_storage(place), name) if exists(place) else None
 
 
 def prepare_data(

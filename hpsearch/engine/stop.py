@@ -65,6 +65,7 @@ def stopped_by_signals(stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
         threading.Thread(target=tell, daemon=True).start()
 
     def on_terminate(*_: object) -> None:
+        stop.request("SIGTERM")
         raise Terminated
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

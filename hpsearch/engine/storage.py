@@ -17,7 +17,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
-from sqlalchemy import event, text
+from sqlalchemy import URL, event, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -47,14 +47,17 @@ class SearchStorage(RDBStorage):
         place: whose database it is.
         create: make tables that are not there; for one process at a time.
         engine_kwargs: for SQLAlchemy.
+        url: of another database than the place's.
     """
 
-    def __init__(self, place: Place, *, create: bool, engine_kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, place: Place, *, create: bool, engine_kwargs: dict[str, Any], url: URL | None = None
+    ) -> None:
         self._held: Lease | None = None
         self._writing = threading.local()
-        url = place.url.render_as_string(hide_password=False)
+        address = (url or place.url).render_as_string(hide_password=False)
         super().__init__(
-            url.replace("{", "{{").replace("}", "}}"),  # Optuna formats it as a template
+            address.replace("{", "{{").replace("}", "}}"),  # Optuna formats it as a template
             engine_kwargs=engine_kwargs,
             skip_table_creation=not create,
         )
@@ -130,6 +133,8 @@ def _is_away(error: BaseException) -> bool:
         return False
     if type(cause.orig).__module__.startswith("sqlite3"):
         return "locked" in str(cause.orig)
+    if getattr(cause.orig, "sqlstate", None) == "25006":  # read-only, while another one takes over
+        return True
     return cause.connection_invalidated or isinstance(cause, OperationalError | InterfaceError)
 
 
@@ -178,7 +183,22 @@ def create_storage(place: Place) -> SearchStorage:
     """
     # Tables are made by one process at a time: two at once fail on a new database.
     with locked(place, "database"):
+        if not exists(place) and not place.is_server:
+            _create_file(place)
         return _open(place, write=True, create=True)
+
+
+def _create_file(place: Place) -> None:
+    """Makes the SQLite file whole: where there is a file, there are all its tables."""
+    unfinished = place.private / "new.db"
+    unfinished.unlink(missing_ok=True)
+    with _in_words(place):
+        storage = SearchStorage(
+            place, create=True, engine_kwargs={}, url=URL.create("sqlite", database=str(unfinished))
+        )
+        storage.remove_session()
+        storage.engine.dispose()
+    unfinished.replace(place.database)
 
 
 def open_storage(place: Place, *, write: bool = False) -> SearchStorage:
@@ -206,7 +226,9 @@ def wait_for_server(place: Place) -> None:
         try:
             with _engine(place).connect():
                 return
-        except OperationalError:
+        except OperationalError as error:
+            if any(words in str(error.orig) for words in ("authentication", "does not exist")):
+                return  # waiting does not mend that; whoever opens it will say so
             time.sleep(1.0)
 
 
@@ -285,6 +307,7 @@ def _server_options(place: Place) -> dict[str, Any]:
     asked = asked if isinstance(asked, str) else " ".join(asked)
     return {
         "pool_pre_ping": True,  # connections from before a restart of the server
+        "isolation_level": "READ COMMITTED",  # a claim sees what others did while it waited
         "connect_args": {
             "options": f"{asked} -c timezone=UTC".strip(),
             "connect_timeout": 10,
@@ -329,6 +352,8 @@ def storage_errors(place: Place) -> Iterator[None]:
     """A full disk, missing rights, or a database that stays away, in words."""
     try:
         yield
+    except BrokenPipeError:
+        raise  # of whoever watches: the storage has no pipes
     except (OSError, StorageInternalError, SQLAlchemyError) as error:
         raise SearchError(_failure(place, error)) from error
 

@@ -9,6 +9,7 @@ import math
 import os
 import pickle
 import queue
+import secrets
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.stop import Stop
 from hpsearch.engine.storage import SearchStorage
 from hpsearch.errors import SearchError
+from hpsearch.names import printable
 
 LENGTH = 8
 """Bytes of the number, in front of a worker's job, that tells how long it is."""
@@ -43,6 +45,7 @@ STOP = b"stop"
 """What a worker is sent that is to hand its trial back; the end of its input means the same."""
 
 _POLL_SECONDS = 0.2
+_LAST_SECONDS = 30.0
 _LAST_WORDS = 2000
 _log = logging.getLogger(__name__)
 
@@ -74,13 +77,19 @@ class Refusal:
     text: str
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Done:
+    """A worker's last word where there is nothing left to do, or it was told to stop."""
+
+
 class _Process:
     """A worker process that is or was running.
 
     Attributes:
         job: what it was told; None as long as it only warms up.
         trial: the name of the one that it runs.
-        refused: its last word, where it gave one.
+        refused: why it cannot work, where that was its last word.
+        is_done: whether its last word was that it has nothing left to do.
     """
 
     def __init__(self, log: IO[bytes], path: Path) -> None:
@@ -88,6 +97,7 @@ class _Process:
         self.job: Job | None = None
         self.trial = ""
         self.refused = ""
+        self.is_done = False
         paths = os.pathsep.join(path for path in sys.path if path)
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "hpsearch.engine.worker_process"],
@@ -247,8 +257,9 @@ class Supervisor:
         self._logs += 1
         folder = self._place.private / "logs"
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{os.getpid()}-{self._logs}.log"
-        with path.open("wb") as log:
+        # Supervisors in containers can have the same number, and share the folder.
+        path = folder / f"{os.getpid()}-{self._logs}-{secrets.token_hex(3)}.log"
+        with path.open("ab") as log:
             return _Process(log, path)
 
     def _start(self, job: Job, *, restarts: int) -> None:
@@ -262,6 +273,9 @@ class Supervisor:
             case Refusal(text=text):
                 process.refused = text
                 return
+            case Done():
+                process.is_done = True
+                return
             case TrialStarted(name=name):
                 process.trial = name
             case TrialFinished() | TrialStopped():
@@ -270,10 +284,16 @@ class Supervisor:
 
     def _end(self, process: _Process, storage: SearchStorage) -> str:
         """Takes leave of a process; why it died, or nothing where it did not."""
-        code = process.popen.wait()
+        try:
+            code = process.popen.wait(timeout=_LAST_SECONDS)
+        except subprocess.TimeoutExpired:  # it hangs where it has nothing more to say
+            process.kill()
+            code = process.popen.wait()
         process.close()
         self._running.remove(process)
-        reason = process.refused or (_reason(code, process.log) if code else "")
+        reason = process.refused
+        if not process.is_done and not reason:
+            reason = _reason(code, process.log)
         if reason and process.job is not None:
             # One that refused to work gave its trial back by itself, if it could.
             release_dead(storage, process.job.owner, reason, died=not process.refused)
@@ -294,7 +314,7 @@ def _reason(code: int, log: Path) -> str:
         hint = ", as the system does when memory is short" if name == "SIGKILL" else ""
         return f"killed by signal {-code} ({name}){hint}"
     words = log.read_bytes()[-_LAST_WORDS:].decode("utf-8", "replace").split("\n")
-    last = next((line.strip() for line in reversed(words) if line.strip()), "")
+    last = printable(next((line.strip() for line in reversed(words) if line.strip()), ""))
     return f"exit code {code}: {last[:300]} (see {log})" if last else f"exit code {code}"
 
 

@@ -69,7 +69,10 @@ class TrialFiles:
         return self._folder
 
     def begin(self) -> None:
-        """Makes the folder of a new trial; what lies there is of a search long gone."""
+        """Makes the folder of a new trial; what lies there is of a search long gone.
+
+        As with `take_over`, the trial must be known to be one's own at this moment.
+        """
         for path in (self._final, *_attempts(self._final)):
             shutil.rmtree(path, ignore_errors=True)
         self._folder.mkdir(parents=True)
@@ -89,11 +92,10 @@ class TrialFiles:
         """Puts the files where those of a finished trial lie.
 
         Raises:
-            FileNotFoundError: another owner has taken them.
+            OSError: another owner has taken them, or has published its own.
         """
         if any(self._folder.iterdir()):
-            shutil.rmtree(self._final, ignore_errors=True)
-            self._folder.rename(self._final)
+            self._folder.rename(self._final)  # fails where an adopter's lie already
         else:
             self._folder.rmdir()
 
@@ -146,7 +148,7 @@ class TrialFiles:
         self._states.save(state())
         for path in self._folder.glob("checkpoint-*.pt"):
             if path != self._earlier(before):
-                path.unlink()
+                path.unlink(missing_ok=True)
         self._saved_at = self._clock()
         self._cost = self._saved_at - now
 

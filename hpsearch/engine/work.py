@@ -6,17 +6,18 @@ import contextlib
 from collections.abc import Mapping
 
 import optuna
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpsearch.engine.events import TrialStopped, WorkerWaits
-from hpsearch.engine.lease_table import LeaseLostError
+from hpsearch.engine.lease_table import Lease, LeaseLostError
 from hpsearch.engine.leases import Claim, Leases, Share, release_dead
 from hpsearch.engine.objective import HandedBack, Trial, Worker
 from hpsearch.engine.open_trials import end_times
 from hpsearch.engine.presence import new_owner, present
 from hpsearch.engine.samplers import exhausted
 from hpsearch.engine.states import FINISHED, trial_state
+from hpsearch.engine.stop import Terminated
 from hpsearch.engine.storage import SearchStorage
 
 BEATS = 6
@@ -82,34 +83,50 @@ def _run(
     claim: Claim,
     beat: float,
 ) -> None:
-    trial = Trial(worker, study, claim.family, claim)
-    with leases.kept(claim.lease, every=beat) as lost:
+    lease = claim.lease
+    trial: Trial | None = None
+    with leases.kept(lease, every=beat) as lost:
         try:
-            trial.run(lost)
+            trial = Trial(worker, study, claim.family, claim)
+            trial.run(lost, lambda: leases.holds(lease))
             return
         except LeaseLostError as error:
             reason = str(error)
         except HandedBack as handed:
             reason = str(handed)
-            leases.hand_back(claim.lease, reason, pause=handed.pause)
+            leases.hand_back(lease, reason, pause=handed.pause)
+        except UpdateFinishedTrialError:
+            reason = "it was told from outside, in the dashboard for example"
         except Exception as error:
             # Its folder is gone, for example, since another worker has taken it over.
-            if leases.holds(claim.lease):
-                _break_off(storage, leases, claim, error)
+            if leases.holds(lease):
+                _break_off(storage, leases, lease, error)
                 raise
             reason = "the trial was taken over by another worker"
+        except SystemExit as error:
+            if isinstance(error, Terminated):
+                _hand_back_at_once(leases, lease)
+                raise
+            text = "the family's code called sys.exit"
+            release_dead(storage, leases.owner, text)
+            raise RuntimeError(text) from error
         except BaseException:
-            with contextlib.suppress(Exception):
-                leases.hand_back(claim.lease, "broken off")
+            _hand_back_at_once(leases, lease)
             raise
-    worker.watch(TrialStopped(name=trial.name, reason=reason))
+    worker.watch(TrialStopped(name=trial.name if trial else "", reason=reason))
 
 
-def _break_off(storage: SearchStorage, leases: Leases, claim: Claim, error: Exception) -> None:
+def _hand_back_at_once(leases: Leases, lease: Lease) -> None:
+    """Where the database is away, the grace does the same later."""
+    with contextlib.suppress(Exception):
+        leases.hand_back(lease, "broken off", patience=5.0)
+
+
+def _break_off(storage: SearchStorage, leases: Leases, lease: Lease, error: Exception) -> None:
     """Hands back a trial that an error ended which is not its own outcome."""
     with contextlib.suppress(Exception):
         if isinstance(error, OSError | StorageInternalError | SQLAlchemyError):
-            leases.hand_back(claim.lease, "the storage failed")
+            leases.hand_back(lease, "the storage failed")
         else:  # a mistake that would come again, and again
             text = " ".join(f"{type(error).__name__}: {error}".split())
             release_dead(storage, leases.owner, text)
@@ -126,7 +143,9 @@ def _stagnates(worker: Worker, studies: Mapping[str, optuna.Study], storage: Sea
         for trial in study.get_trials(deepcopy=False):
             state, attrs = trial_state(trial), trial.user_attrs
             if state in FINISHED:
-                value = attrs["value"] if state == "complete" else float("nan")
+                value = float("nan")
+                if state == "complete":
+                    value = attrs.get("value", attrs.get("val_accuracy", value))
                 key = objective.key_of(value, attrs.get("val_loss", float("nan")))
                 ends.append((times.get(trial._trial_id, 0.0), key))
     best, stale = (float("-inf"), float("-inf")), 0

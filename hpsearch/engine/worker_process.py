@@ -21,7 +21,7 @@ from hpsearch.engine.presence import present
 from hpsearch.engine.setup import load_studies, peek, prepare_data, stored_paces
 from hpsearch.engine.stop import Stop, stopped_by_signals
 from hpsearch.engine.storage import open_storage, storage_errors, wait_for_server
-from hpsearch.engine.supervisor import LENGTH, STOP, Job, Refusal
+from hpsearch.engine.supervisor import LENGTH, STOP, Done, Job, Refusal
 from hpsearch.engine.work import BEATS, work
 from hpsearch.errors import HpsearchError, SearchError
 from hpsearch.families import family_label
@@ -65,6 +65,7 @@ def main() -> int:
     except HpsearchError as error:
         out.send(Refusal(text=str(error)))
         return EXIT_REFUSED
+    out.send(Done())
     return 0
 
 

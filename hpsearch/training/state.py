@@ -160,7 +160,7 @@ class StateFiles:
         for number, path in files.items():
             # Later ones were passed over because of damage when the training was taken up.
             if number > epochs or number in earlier[1:]:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def whole(self) -> Iterator[TrainingState]:
         """The states whose files are whole, the newest first."""
@@ -175,7 +175,7 @@ class StateFiles:
     def clear(self) -> None:
         """Removes all of them."""
         for path in self._files().values():
-            path.unlink()
+            path.unlink(missing_ok=True)  # two processes may tidy up at once
 
     def _files(self) -> dict[int, Path]:
         """By number of epochs, the newest first."""

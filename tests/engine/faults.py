@@ -172,9 +172,14 @@ class Forked:
         self.stdout = os.fdopen(out_read, "rb")
         self.returncode: int | None = None
 
-    def wait(self) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            self.returncode = wait_for(self.pid)
+            try:
+                self.returncode = wait_for(self.pid, PATIENCE if timeout is None else timeout)
+            except TimeoutError:
+                if timeout is None:
+                    raise
+                raise subprocess.TimeoutExpired("worker", timeout) from None
         return self.returncode
 
     def kill(self) -> None:
@@ -182,9 +187,14 @@ class Forked:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def wait_for(pid: int) -> int:
+STAND_IN = SimpleNamespace(
+    Popen=Forked, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired
+)
+
+
+def wait_for(pid: int, seconds: float = PATIENCE) -> int:
     """How a child of this process ended."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -196,7 +206,7 @@ def wait_for(pid: int) -> int:
 @contextlib.contextmanager
 def _forked_workers() -> Iterator[None]:
     before = supervisor.subprocess
-    supervisor.subprocess = SimpleNamespace(Popen=Forked, PIPE=-1)  # type: ignore[assignment]
+    supervisor.subprocess = STAND_IN  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -341,7 +351,7 @@ def _read_job() -> Any:
         theirs.close()
         adopt_orphans()
         _nursery = Nursery(ours)
-        supervisor.subprocess = SimpleNamespace(Popen=Forked, PIPE=-1)  # type: ignore[assignment]
+        supervisor.subprocess = STAND_IN  # type: ignore[assignment]
     return job
 
 

@@ -137,7 +137,9 @@ def make_worker(digits: ImageDataset, folder: Path, device: torch.device) -> Run
                 pruner=PruneAll() if state == "pruned" else NopPruner(),
             )
         claim = Claim(family=family, lease=Lease(trial_id=study.ask()._trial_id, token=1))
-        trial = Trial(worker, study, files.get(family, family), claim).run(threading.Event())
+        trial = Trial(worker, study, files.get(family, family), claim).run(
+            threading.Event(), lambda: True
+        )
         assert trial.state == state
         return trial
 

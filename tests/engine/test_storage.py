@@ -47,7 +47,8 @@ def test_processes_that_start_together_on_a_new_folder_all_succeed(tmp_path: Pat
     code = (
         "import sys; from pathlib import Path; "
         "from hpsearch.engine.place import Place; "
-        "from hpsearch.engine.storage import create_storage; create_storage(Place(Path(sys.argv[1])))"
+        "from hpsearch.engine.storage import create_storage; "
+        "create_storage(Place(Path(sys.argv[1])))"
     )
     runs = tmp_path / "new" / "runs"
     processes = [
