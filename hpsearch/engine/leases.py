@@ -35,7 +35,7 @@ from hpsearch.engine.open_trials import (
 from hpsearch.engine.place import Place
 from hpsearch.engine.presence import dead
 from hpsearch.engine.states import most_aside
-from hpsearch.engine.storage import OUTAGE_SECONDS, SearchStorage
+from hpsearch.engine.storage import SearchStorage
 
 _log = logging.getLogger(__name__)
 
@@ -301,14 +301,14 @@ class Leases:
         reason: str,
         *,
         pause: bool = False,
-        patience: float = OUTAGE_SECONDS,
+        patience: float | None = None,
     ) -> bool:
         """Gives a trial back unfinished, for any worker to go on with; whether it was still its
         own.
 
         Args:
             pause: only after `resume`.
-            patience: so many seconds it waits for a database that is away.
+            patience: at most so many seconds it waits for a database that is away.
         """
 
         def action() -> bool:
@@ -358,13 +358,13 @@ def release_dead(
     reason: str,
     *,
     died: bool = True,
-    patience: float = OUTAGE_SECONDS,
+    patience: float | None = None,
 ) -> None:
     """Gives back at once what a worker had that is known to be gone.
 
     Args:
         died: it counts as a death of the trial's owner; not where the worker was killed on purpose.
-        patience: so many seconds it waits for a database that is away.
+        patience: at most so many seconds it waits for a database that is away.
     """
 
     def action() -> None:

@@ -292,8 +292,8 @@ def search_attrs(storage: BaseStorage) -> dict[str, dict[str, Any]]:
     A search exists as soon as one of its studies is marked ready: the marks are set when all
     of it has been made.
     """
-    summaries = optuna.get_all_study_summaries(storage=storage, include_best_trial=False)
-    ready = [s.user_attrs for s in summaries if s.user_attrs.get("ready")]
+    # Optuna's summaries would read all trials of all studies.
+    ready = [s.user_attrs for s in storage.get_all_studies() if s.user_attrs.get("ready")]
     ready.sort(key=lambda attrs: attrs["last_started"])
     return dict(reversed({attrs["search"]: attrs for attrs in ready}.items()))
 
@@ -301,7 +301,7 @@ def search_attrs(storage: BaseStorage) -> dict[str, dict[str, Any]]:
 def read_search(storage: SearchStorage, place: Place, name: str) -> SearchRecord:
     """Reads the search called `name`, which must exist."""
     attrs = search_attrs(storage)[name]
-    known = {study.study_name for study in optuna.get_all_study_summaries(storage=storage)}
+    known = {study.study_name for study in storage.get_all_studies()}
     studies = {
         family_label(family): optuna.load_study(
             study_name=study_name(name, family), storage=storage

@@ -296,9 +296,9 @@ def create_studies(
     yet and is made anew.
     """
     names = [study_name(spec.name, family) for family in spec.families]
-    for summary in optuna.get_all_study_summaries(storage=storage, include_best_trial=False):
-        if summary.study_name in names:
-            _delete_unfinished(summary.study_name, storage, place)
+    for found in storage.get_all_studies():
+        if found.study_name in names:
+            _delete_unfinished(found.study_name, storage, place)
     (place.runs / spec.name).mkdir(parents=True, exist_ok=True)
     save_split(place.runs / spec.name / SPLIT, data.split)
     with quiet_optuna():

@@ -74,8 +74,13 @@ class SearchStorage(RDBStorage):
         finally:
             self._held = None
 
-    def patiently(self, action: Callable[[], _Result], seconds: float = OUTAGE_SECONDS) -> _Result:
-        """Calls `action`, again and again while the database is away, for so long."""
+    def patiently(self, action: Callable[[], _Result], seconds: float | None = None) -> _Result:
+        """Calls `action`, again and again while the database is away.
+
+        Args:
+            seconds: at most so long; None: `OUTAGE_SECONDS`.
+        """
+        seconds = OUTAGE_SECONDS if seconds is None else seconds
         deadline = None
         while True:
             try:

@@ -354,6 +354,21 @@ def test_a_trial_is_hopeless_after_so_many_deaths_without_a_report_between(place
     assert (claim.deaths, claim.hopeless) == (3, True)
 
 
+def test_a_budget_that_was_lowered_holds_when_trials_were_interrupted(place: Place) -> None:
+    search = Search.of(place, a=20)
+    workers = [search.worker() for _ in range(4)]
+    for _ in range(2):
+        workers[0].finish(workers[0].claim())
+    for worker, claim in [(worker, worker.claim()) for worker in workers]:
+        worker.leases.hand_back(claim.lease, "Ctrl-C")
+    search.shares["a"] = dataclasses.replace(search.shares["a"], trials=3)
+    claims = [worker.asks() for worker in workers]
+    assert [isinstance(claim, Claim) for claim in claims] == [True, False, False, False]
+    assert isinstance(claims[0], Claim)
+    workers[0].finish(claims[0])
+    assert [worker.asks() for worker in workers] == [Nothing(running=0)] * 4
+
+
 def test_handing_back_is_no_death_and_forgets_none(place: Place) -> None:
     search = Search.of(place, a=1)
     claim = search.worker().claim()
@@ -436,7 +451,7 @@ def test_an_owner_that_was_thought_dead_changes_nothing(place: Place, finished: 
         assert not old.leases.hand_back(claim.lease, "too late")
         assert search.trials("a") == [before]
         assert search.row(claim.lease) == row
-    assert new.leases.holds(adopted.lease) is not finished
+    assert new.leases.holds(adopted.lease)  # also what it has ended
 
 
 def test_a_trial_that_was_handed_back_is_not_to_be_written_before_it_is_adopted(

@@ -421,3 +421,19 @@ def test_a_server_that_does_not_come_back_ends_the_search_in_words(
         load_search(tmp_path, storage=url)
     own_postgres.start()
     assert search(SPEC, runs=tmp_path, storage=url, device="cpu", grace=1).finished == 4
+
+
+def test_claims_do_not_depend_on_the_servers_default_isolation(
+    postgres: Any, tmp_path: Path
+) -> None:
+    """A transaction that keeps what it saw before it waited would not see others' claims."""
+    with postgres.database() as url:
+        name = url.rpartition("/")[2].partition("?")[0]
+        postgres.execute(
+            f"ALTER DATABASE {name} SET default_transaction_isolation TO 'repeatable read'"
+        )
+        storage = create_storage(Place.of(tmp_path, url))
+        with storage.engine.connect() as connection:
+            found = connection.exec_driver_sql("SHOW transaction_isolation").scalar()
+        storage.engine.dispose()
+    assert found == "read committed"
