@@ -19,6 +19,7 @@ from hpsearch.config import (
     TrainConfig,
 )
 from hpsearch.engine.overfit import check_study, few_images, plain
+from hpsearch.engine.place import Place
 from hpsearch.engine.setup import prepare_data
 from hpsearch.errors import SearchError
 
@@ -103,7 +104,7 @@ def test_nothing_stands_in_the_way_of_learning_by_heart() -> None:
 
 
 def test_the_few_are_two_training_images_of_each_class(tmp_path: Path) -> None:
-    views = prepare_data(StudySpec(), None, tmp_path).views(CPU)
+    views = prepare_data(StudySpec(), None, Place(tmp_path)).views(CPU)
     view = views.view(TrainConfig(family="mlp"))
     few = few_images(view)
     assert few.train.labels.bincount().tolist() == [2] * 10
