@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import optuna
 import pytest
+from contenders import wait_for_all
 
 _PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=None)
 _ROLE = "hpsearch"
@@ -183,16 +184,12 @@ def together(processes: ForkServerContext) -> Callable[..., list[Any]]:
     def call(count: int, function: Callable[..., Any], *args: object) -> list[Any]:
         barrier = processes.Barrier(count)
         with ProcessPoolExecutor(
-            count, mp_context=processes, initializer=_wait_for_all, initargs=(barrier,)
+            count, mp_context=processes, initializer=wait_for_all, initargs=(barrier,)
         ) as pool:
             tasks = [pool.submit(function, *args) for _ in range(count)]
             return [task.result(300) for task in tasks]
 
     return call
-
-
-def _wait_for_all(barrier: Any) -> None:
-    barrier.wait(300)
 
 
 def _new_server() -> PostgresServer:
