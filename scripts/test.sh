@@ -6,4 +6,6 @@ sh scripts/setup.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-.venv/bin/pytest "$@"
+# One process a core, one thread each: twice as fast on two cores, and what it computes is the same.
+OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" .venv/bin/pytest \
+    --numprocesses auto --maxprocesses 8 --dist worksteal "$@"
