@@ -31,8 +31,8 @@ from sqlalchemy.orm import Session
 from hpsearch import StudySpec
 from hpsearch.config import TrainConfig
 from hpsearch.engine.lease_table import LEASES
-from hpsearch.engine.place import Place
-from hpsearch.engine.records import CONFIG, trial_folder
+from hpsearch.engine.place import Place, trial_folder
+from hpsearch.engine.records import CONFIG
 from hpsearch.engine.setup import PreparedData
 from hpsearch.engine.storage import SearchStorage
 from hpsearch.families import suggest_config

@@ -22,7 +22,7 @@ from hpsearch.engine.fit import Fit
 from hpsearch.engine.lease_table import LeaseLostError
 from hpsearch.engine.leases import Claim
 from hpsearch.engine.outcome import drop_checkpoints, record_metrics
-from hpsearch.engine.place import Place
+from hpsearch.engine.place import Place, trial_folder
 from hpsearch.engine.records import (
     BATCHES,
     CHECKPOINT,
@@ -30,7 +30,6 @@ from hpsearch.engine.records import (
     FAILURE,
     HISTORY,
     TrialRecord,
-    trial_folder,
     trial_record,
 )
 from hpsearch.engine.spec import StudySpec

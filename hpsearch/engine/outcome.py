@@ -7,8 +7,8 @@ from pathlib import Path
 
 import optuna
 
-from hpsearch.engine.place import Place
-from hpsearch.engine.records import BATCHES, CHECKPOINT, HISTORY, best_first, trial_folder
+from hpsearch.engine.place import Place, trial_folder
+from hpsearch.engine.records import BATCHES, CHECKPOINT, HISTORY, best_first
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.trial_files import clear
 from hpsearch.training.costs import pareto_front

@@ -11,6 +11,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import ArgumentError
 
 from hpsearch.errors import SearchError
+from hpsearch.names import family_label
 
 DATABASE = "hpsearch.db"
 
@@ -102,3 +103,13 @@ class Place:
 
 def _texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value
+
+
+def study_name(search: str, family: str) -> str:
+    """The name of a family's study under the search's name."""
+    return f"{search}/{family_label(family)}"
+
+
+def trial_folder(runs: Path, search: str, family: str, number: int) -> Path:
+    """Where a trial's files lie."""
+    return runs / search / f"{family_label(family)}-{number}"

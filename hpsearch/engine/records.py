@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,8 +13,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from hpsearch.config import TrainConfig
+from hpsearch.engine.ledger import TestOpening, TestResult, read_openings, read_results
 from hpsearch.engine.open_trials import idle_trials
-from hpsearch.engine.place import Place
+from hpsearch.engine.place import Place, study_name, trial_folder
 from hpsearch.engine.states import DUPLICATE, FINISHED, INFEASIBLE, trial_state
 from hpsearch.engine.storage import SearchStorage, open_storage
 from hpsearch.errors import CheckpointError, SearchError
@@ -30,7 +30,6 @@ SPLIT = "split.npz"
 CONFIG = "config"
 FAILURE = "failure"
 NOTE = "note"
-_OPENING = "test_opening:"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +50,9 @@ class TrialRecord:
         val_accuracy, val_balanced_accuracy, val_macro_f1, val_loss: at the same epoch; the two
             in the middle are None in searches of the first version, too.
         config: what it trains with; None until that is decided.
+        images_per_second: that it was trained on, its validation included in the time.
+        reported: the objective's value after each epoch, by the epoch's number from 0; also where
+            there are no epochs of its own yet, or where it was pruned.
         failure: why it failed or was infeasible, or empty.
         note: what a user should know of how it was trained, or empty.
         folder: where its checkpoint and history lie.
@@ -78,6 +80,8 @@ class TrialRecord:
     note: str
     folder: Path
     values: tuple[float, ...] = ()
+    images_per_second: float = 0.0
+    reported: Mapping[int, float] = dataclasses.field(default_factory=dict)
 
     @property
     def runs(self) -> Path:
@@ -104,15 +108,6 @@ class TrialRecord:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TestOpening:
-    """One look at the test split."""
-
-    when: str
-    trial: str
-    purpose: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchRecord:
     """A search with all its trials.
 
@@ -122,6 +117,7 @@ class SearchRecord:
         data: name, source, shape, classes and split counts.
         fingerprints: of data, split and each family's space.
         openings: looks at the test split so far, oldest first.
+        results: what they gave, oldest first; a look that was broken off gave nothing.
     """
 
     place: Place
@@ -132,6 +128,7 @@ class SearchRecord:
     fingerprints: Mapping[str, str]
     trials: tuple[TrialRecord, ...]
     openings: tuple[TestOpening, ...]
+    results: tuple[TestResult, ...] = ()
 
     @property
     def runs(self) -> Path:
@@ -238,16 +235,6 @@ def objectives_of(spec: Mapping[str, Any]) -> Objectives:
     return objective_rows(spec.get("objective", DEFAULT_OBJECTIVE))
 
 
-def study_name(search: str, family: str) -> str:
-    """The name of a family's study under the search's name."""
-    return f"{search}/{family_label(family)}"
-
-
-def trial_folder(runs: Path, search: str, family: str, number: int) -> Path:
-    """Where a trial's files lie."""
-    return runs / search / f"{family_label(family)}-{number}"
-
-
 def trial_record(
     place: Place, search: str, family: str, trial: FrozenTrial, *, objective: str, idle: str = ""
 ) -> TrialRecord:
@@ -280,6 +267,8 @@ def trial_record(
         epochs=attrs.get("epochs", len(trial.intermediate_values)),
         seconds=attrs.get("seconds", 0.0),
         parameters=attrs.get("parameters", 0),
+        images_per_second=attrs.get("images_per_second", 0.0),
+        reported=trial.intermediate_values,
         failure=attrs.get(FAILURE, attrs.get(INFEASIBLE, attrs.get(DUPLICATE, ""))),
         note=attrs.get(NOTE, ""),
         folder=trial_folder(place.runs, search, family, trial.number),
@@ -309,12 +298,7 @@ def read_search(storage: SearchStorage, place: Place, name: str) -> SearchRecord
         for family in attrs["spec"]["families"]
         if study_name(name, family) in known  # one can be deleted in the dashboard
     }
-    openings = [
-        TestOpening(**value)
-        for study in studies.values()
-        for key, value in study.user_attrs.items()
-        if key.startswith(_OPENING)
-    ]
+    own_attrs = [study.user_attrs for study in studies.values()]
     idle = idle_trials(storage, place, [study._study_id for study in studies.values()])
     objective = objective_of(attrs["spec"]).name
     return SearchRecord(
@@ -331,7 +315,8 @@ def read_search(storage: SearchStorage, place: Place, name: str) -> SearchRecord
             for family, study in studies.items()
             for trial in study.get_trials(deepcopy=False)
         ),
-        openings=tuple(sorted(openings, key=lambda opening: opening.when)),
+        openings=read_openings(own_attrs),
+        results=read_results(own_attrs),
     )
 
 
@@ -355,18 +340,6 @@ def load_search(
     if name is not None and name not in names:
         raise SearchError(f"no search {name!r} in {place}; there are {', '.join(names)}")
     return read_search(database, place, name or names[0])
-
-
-def record_opening(trial: TrialRecord, purpose: str) -> TestOpening:
-    """Writes into the study that the test split is opened for `trial`, before it is."""
-    when = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-    opening = TestOpening(when=when, trial=trial.name, purpose=purpose)
-    study = optuna.load_study(
-        study_name=study_name(trial.search, trial.family),
-        storage=open_storage(trial.place, write=True),
-    )
-    study.set_user_attr(_OPENING + when, dataclasses.asdict(opening))
-    return opening
 
 
 def require_checkpoint(trial: TrialRecord) -> Path:

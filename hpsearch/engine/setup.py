@@ -35,9 +35,9 @@ from hpsearch.data.store import Watch, load_dataset
 from hpsearch.data.views import DataViews
 from hpsearch.engine.estimate import Pace
 from hpsearch.engine.feasibility import why_infeasible
-from hpsearch.engine.place import Place
+from hpsearch.engine.place import Place, study_name
 from hpsearch.engine.pruners import make_pruner
-from hpsearch.engine.records import SPLIT, objectives_of, search_attrs, study_name
+from hpsearch.engine.records import SPLIT, objectives_of, search_attrs
 from hpsearch.engine.samplers import make_sampler
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.storage import exists, open_storage, quiet_optuna

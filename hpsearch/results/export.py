@@ -16,6 +16,7 @@ from hpsearch.data.sealed import open_test_split
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import Split, development_data, load_split
 from hpsearch.data.store import load_dataset
+from hpsearch.engine.ledger import record_opening
 from hpsearch.engine.records import (
     BATCHES,
     HISTORY,
@@ -23,7 +24,6 @@ from hpsearch.engine.records import (
     SearchRecord,
     TrialRecord,
     load_search,
-    record_opening,
     require_checkpoint,
 )
 from hpsearch.errors import CheckpointError, DataError, SearchError

@@ -24,8 +24,7 @@ from hpsearch import SearchRecord, StudySpec, load_search, search
 from hpsearch.engine import search as search_module
 from hpsearch.engine.events import EpochFinished, Event, TrialStopped, WorkerEnded, WorkerStarted
 from hpsearch.engine.lease_table import LEASES
-from hpsearch.engine.place import Place
-from hpsearch.engine.records import study_name
+from hpsearch.engine.place import Place, study_name
 from hpsearch.engine.storage import create_storage, exists, locked, open_storage
 from hpsearch.errors import HpsearchError, SearchError
 
