@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-
-from PIL import Image
-
 from hpsearch.data.checks import CheckReport, Finding, Pair
-from hpsearch.data.dataset import PART_WORDS, PARTS, ImageDataset, UInt8Array
+from hpsearch.data.dataset import PART_WORDS, PARTS, ImageDataset
 from hpsearch.errors import DataError
-from hpsearch.names import printable
+from hpsearch.figures.page import page, safe, short, table, thumbnail
 
 MOST_PAIRS = 48
 """Pairs of one finding that are shown."""
-_SIDE = 128
-_LONGEST = 120
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8881;
-  --error: #c62828; --warning: #b26a00; --note: #5f6b7a; }
+:root { --error: #c62828; --warning: #b26a00; --note: #5f6b7a; }
 @media (prefers-color-scheme: dark) {
   :root { --error: #ff7b72; --warning: #e3b341; --note: #9aa5b1; } }
-* { box-sizing: border-box; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 75rem;
-  padding: 1.5rem; overflow-wrap: anywhere; background: Canvas; color: CanvasText; }
-h1 { font-size: 1.4rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2rem 0 .3rem; }
-p { margin: .3rem 0; } .soft { opacity: .75; }
-table { border-collapse: collapse; width: 100%; margin-top: 1rem; }
-th, td { text-align: left; vertical-align: top; padding: .4rem .8rem .4rem 0;
-  border-bottom: 1px solid var(--line); }
-th { font-weight: 600; } td:first-child { white-space: nowrap; } td:nth-child(2) { width: 25%; }
+td:first-child { white-space: nowrap; } td:nth-child(2) { width: 25%; }
 .error, .warning, .note { font-weight: 600; }
 .error { color: var(--error); } .warning { color: var(--warning); } .note { color: var(--note); }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(18.5rem, 1fr));
@@ -39,7 +22,6 @@ th { font-weight: 600; } td:first-child { white-space: nowrap; } td:nth-child(2)
 .pair { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem;
   background: var(--soft); }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: .6rem; }
-figure { margin: 0; } figcaption { font-size: .8rem; margin-top: .3rem; }
 img, .sealed { display: block; height: 8rem; max-width: 100%; object-fit: contain;
   object-position: left; }
 img { image-rendering: pixelated; }
@@ -61,41 +43,26 @@ def check_sheet(report: CheckReport, dataset: ImageDataset, *, show_test: bool =
     """
     if report.data != dataset.fingerprint:
         raise DataError(f"the report is not about {dataset.name}: check the data again")
-    title = f"Data check of {_short(dataset.name)}"
+    title = f"Data check of {short(dataset.name)}"
     pairs = [_pairs(finding, dataset, show_test) for finding in report.findings if finding.pairs]
-    return "\n".join(
+    return page(
+        title,
         [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            # Nothing that a name smuggles in could load or run anything.
-            '<meta http-equiv="Content-Security-Policy" '
-            "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">",
-            f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>",
             f"<h1>{title}</h1>",
             f'<p class="soft">{_counts(report)}</p>',
             f"<p>{_verdict(report)}</p>",
             _findings(report),
             _shifts(report),
             *pairs,
-            "</body>\n</html>\n",
-        ]
+        ],
+        style=_STYLE,
     )
-
-
-def _safe(text: str) -> str:
-    """Text from outside, as text and nothing else."""
-    return html.escape(printable(text), quote=True)
-
-
-def _short(name: str) -> str:
-    """A name that may be very long."""
-    return _safe(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…")
 
 
 def _counts(report: CheckReport) -> str:
     counts = dict(report.counts)
     images, classes = counts.pop("images", 0), counts.pop("classes", 0)
-    parts = [f"{count:,} {_safe(PART_WORDS.get(part, part))}" for part, count in counts.items()]
+    parts = [f"{count:,} {safe(PART_WORDS.get(part, part))}" for part, count in counts.items()]
     split = f" ({', '.join(parts)})" if parts else ", no split"
     scope = "; only the quick checks" if report.cheap else ""
     return f"{images:,} images, {classes:,} classes{split}{scope}"
@@ -115,33 +82,29 @@ def _findings(report: CheckReport) -> str:
     if not report.findings:
         return ""
     rows = [
-        f'<tr><td class="{finding.severity}">{finding.severity}</td>'
-        f"<td>{_safe(finding.kind)}</td><td>{_safe(finding.message)}</td></tr>"
+        (_severity(finding), safe(finding.kind), safe(finding.message))
         for finding in report.findings
     ]
-    return _table(("", "finding", "what it is"), rows)
+    return table(("", "finding", "what it is"), rows)
+
+
+def _severity(finding: Finding) -> str:
+    return f'<span class="{finding.severity}">{finding.severity}</span>'
 
 
 def _shifts(report: CheckReport) -> str:
     if not report.shifts:
         return ""
     rows = [
-        f"<tr><td>{_safe(shift.first)} and {_safe(shift.second)}</td>"
-        f"<td>AUC {shift.auc:.2f} ± {shift.error:.2f}</td>"
-        f"<td>{_safe(', '.join(shift.words)) or '–'}</td></tr>"
+        (
+            f"{safe(shift.first)} and {safe(shift.second)}",
+            f"AUC {shift.auc:.2f} ± {shift.error:.2f}",
+            safe(", ".join(shift.words)) or "–",
+        )
         for shift in report.shifts
     ]
     heads = ("images", "told apart by a simple classifier (0.5: not at all)", "the second ones are")
-    return _table(heads, rows)
-
-
-def _table(heads: tuple[str, ...], rows: list[str]) -> str:
-    head = "".join(f"<th>{text}</th>" for text in heads)
-    return (
-        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n"
-        + "\n".join(rows)
-        + ("\n</tbody>\n</table>")
-    )
+    return table(heads, rows)
 
 
 def _pairs(finding: Finding, dataset: ImageDataset, show_test: bool) -> str:
@@ -151,8 +114,7 @@ def _pairs(finding: Finding, dataset: ImageDataset, show_test: bool) -> str:
         cut = f'<p class="soft">Only the first {len(shown)} pairs are shown.</p>'
     cards = "\n".join(_pair(pair, dataset, show_test) for pair in shown)
     return (
-        f'<h2><span class="{finding.severity}">{finding.severity}</span> {_safe(finding.kind)}'
-        f"</h2>\n<p>{_safe(finding.message)}</p>\n{cut}"
+        f"<h2>{_severity(finding)} {safe(finding.kind)}</h2>\n<p>{safe(finding.message)}</p>\n{cut}"
         f'<div class="pairs">\n{cards}\n</div>'
     )
 
@@ -176,25 +138,10 @@ def _image(row: int, part: str, dataset: ImageDataset, show_test: bool) -> str:
     if (part == "test" or official) and not show_test:
         picture = '<div class="sealed">test image; <code>--show-test</code> shows it</div>'
     else:
-        picture = f'<img alt="" src="data:image/png;base64,{_png(dataset.images[row])}">'
+        picture = thumbnail(dataset.images[row])
     name = str(row) if dataset.names is None else dataset.names[row]
     where = f" · {PART_WORDS[part]}" if part in PART_WORDS else ""
     return (
-        f"<figure>{picture}<figcaption><b>{_short(dataset.classes[dataset.labels[row]])}</b>{where}"
-        f'<br><span class="name">{_short(name)}</span></figcaption></figure>'
+        f"<figure>{picture}<figcaption><b>{short(dataset.classes[dataset.labels[row]])}</b>{where}"
+        f'<br><span class="name">{short(name)}</span></figcaption></figure>'
     )
-
-
-def _png(image: UInt8Array) -> str:
-    """A thumbnail: small images keep their pixels as squares, large ones are made smaller."""
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    longest = max(picture.size)
-    if longest < _SIDE:
-        factor = _SIDE // longest
-        size = (picture.width * factor, picture.height * factor)
-        picture = picture.resize(size, Image.Resampling.NEAREST)
-    elif longest > 2 * _SIDE:
-        picture.thumbnail((2 * _SIDE, 2 * _SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
