@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hpsearch.files import write_text
+from hpsearch.files import write_whole
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -16,7 +16,8 @@ Cell = str | int | float | bool | None
 
 def write_table(path: Path, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Writes a CSV file (UTF-8), whole or not at all; see `table_text`."""
-    write_text(path, table_text(heads, rows))
+    text = table_text(heads, rows).encode("utf-8")
+    write_whole(path, lambda temporary: temporary.write_bytes(text))
 
 
 def table_text(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
@@ -24,7 +25,8 @@ def table_text(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     and texts are `guarded`.
     """
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    # It puts quotes around what ends a line only where that is in its own line ends.
+    writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow([guarded(text) for text in heads])
     writer.writerows([_plain(cell) for cell in row] for row in rows)
     return buffer.getvalue()

@@ -104,7 +104,7 @@ def test_findings_are_a_table_with_the_verdict() -> None:
     assert "1 finding would make results wrong" in shown.text
     for text in ("groups on both sides", "3 groups leak", "imbalance", "ant is rare", "40 images"):
         assert text in shown.text
-        assert {"error", "note"} <= {attributes.get("class") for attributes in shown.all("span")}
+    assert {"error", "note"} <= {attributes.get("class") for attributes in shown.all("span")}
     assert "wrong" not in page(data).text
     assert "Nothing odd was found" in page(data).text
 
