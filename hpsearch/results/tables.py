@@ -17,7 +17,11 @@ Cell = str | int | float | bool | None
 def write_table(path: Path, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Writes a CSV file (UTF-8), whole or not at all; see `table_text`."""
     text = table_text(heads, rows).encode("utf-8")
-    write_whole(path, lambda temporary: temporary.write_bytes(text))
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(text)
+
+    write_whole(path, write)
 
 
 def table_text(heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
