@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpsearch.cli.state import Running, SearchState
 from hpsearch.cli.text import count_of, duration, objective_name, objective_value
 from hpsearch.engine.events import (
+    DatabaseAway,
     FamilyEstimate,
     SearchStarted,
     TrialStarted,
@@ -27,8 +28,9 @@ _MOST_RUNNING = 4
 
 
 def headline(started: SearchStarted) -> str:
-    """The search's name, and whether it goes on."""
-    return f"search {started.record.name}" + (", continued" if started.resumed else "")
+    """The search's name, and whether it goes on, or is helped with."""
+    state = ", taking part" if started.joins else ", continued" if started.resumed else ""
+    return f"search {started.record.name}{state}"
 
 
 def dataline(started: SearchStarted) -> str:
@@ -164,6 +166,14 @@ def worker_line(event: WorkerStarted | WorkerWaits | WorkerEnded) -> str:
             return f"{who} cannot work: {reason}"
         case WorkerEnded(reason=reason, restarts=restarts):
             return f"{who} died: {reason}; {'started again' if restarts else 'not started again'}"
+
+
+def database_line(event: DatabaseAway) -> str:
+    """That the database went away or came back, and who saw it."""
+    who = f"worker {event.worker}: " if event.worker else ""
+    return who + (
+        "the database does not answer; waiting for it" if event.away else "the database is back"
+    )
 
 
 def stopping_line(reason: str) -> str:

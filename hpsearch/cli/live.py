@@ -24,6 +24,7 @@ from hpsearch.cli.options import INTERRUPTED
 from hpsearch.cli.state import Running, SearchState, Standing
 from hpsearch.cli.text import duration, say
 from hpsearch.engine.events import (
+    DatabaseAway,
     Event,
     SearchStarted,
     Stopping,
@@ -36,6 +37,7 @@ from hpsearch.engine.events import (
 )
 from hpsearch.engine.records import SearchRecord
 from hpsearch.engine.states import ASIDE, DUPLICATE
+from hpsearch.engine.stop import Terminated
 from hpsearch.names import printable, without_password
 
 QUIET = 60.0
@@ -72,17 +74,24 @@ def make_view(console: Console) -> View:
 
 @contextlib.contextmanager
 def watched(console: Console) -> Iterator[View]:
-    """Shows a search while the block runs; after Ctrl-C says how to go on, and exits."""
+    """Shows a search while the block runs; after Ctrl-C or SIGTERM says how to go on, and exits."""
     try:
         with make_view(console) as view:
             yield view
     except KeyboardInterrupt:
-        say(
-            console,
-            "stopped; finished trials are stored, and the last saved states of those that ran. "
-            f"To go on: {command_line(sys.argv[1:])}",
-        )
+        _say_stopped(console, "stopped")
         raise typer.Exit(INTERRUPTED) from None
+    except Terminated:
+        _say_stopped(console, "stopped by SIGTERM")
+        raise
+
+
+def _say_stopped(console: Console, how: str) -> None:
+    say(
+        console,
+        f"{how}; finished trials are stored, and the last saved states of those that ran. "
+        f"To go on: {command_line(sys.argv[1:])}",
+    )
 
 
 def command_line(arguments: list[str]) -> str:
@@ -136,6 +145,8 @@ class PlainView:
                 self._line(lines.trial_line(trial, state))
             case WorkerStarted() | WorkerWaits() | WorkerEnded():
                 self._line(lines.worker_line(event))
+            case DatabaseAway():
+                self._line(lines.database_line(event))
             case Stopping(reason=reason):
                 self._line(lines.stopping_line(reason))
             case _ if self._clock() - self._last >= QUIET:
@@ -194,6 +205,8 @@ class LiveView:
                 above = [f"{trial.name}: {trial.note}"]
             case WorkerEnded(reason=reason) if reason:
                 above = [lines.worker_line(event)]
+            case DatabaseAway():
+                above = [lines.database_line(event)]
         for line in above:  # above the view, where they stay
             say(self._console, line)
 
@@ -234,8 +247,9 @@ class LiveView:
             parts.append((f"{counts[name]} {name}  ", style if counts[name] else "dim"))
         parts += [(f"{counts[name]} {name}  ", "dim") for name in ASIDE if counts[name]]
         parts.append((f"{len(running)} running  ", "cyan"))
-        if self._open and state.waiting:
-            parts.append((f"{lines.counted(len(state.waiting), 'worker')} waiting  ", "dim"))
+        for what, workers in (("starting", state.starting), ("waiting", state.waiting)):
+            if self._open and workers:
+                parts.append((f"{lines.counted(len(workers), 'worker')} {what}  ", "dim"))
         left = f", about {duration(state.seconds_left())} left" if running else ""
         parts.append((f"{duration(state.elapsed)} elapsed{left}", "dim"))
         table = Table.grid(expand=True)

@@ -89,6 +89,7 @@ class SearchState:
         self.standing: Standing | None = None
         self.stopping = ""
         self.waiting: frozenset[int] = frozenset()
+        self.starting: frozenset[int] = frozenset()
         self._gone: frozenset[int] = frozenset()
         self._running: dict[str, Running] = {}
         self._seconds: dict[str, tuple[float, ...]] = {}
@@ -122,10 +123,13 @@ class SearchState:
                 return self._remove(name)
             case WorkerStarted(worker=worker):
                 self._alive(worker)
+                self.starting |= {worker}
             case WorkerWaits(worker=worker):
                 self.waiting |= {worker}
+                self.starting -= {worker}
             case WorkerEnded(worker=worker):
                 self.waiting -= {worker}
+                self.starting -= {worker}
                 self._gone |= {worker}
             case Stopping(reason=reason):
                 self.stopping = reason
@@ -136,6 +140,7 @@ class SearchState:
     def _alive(self, worker: int) -> None:
         """A worker has one trial at a time, and a new process none of the old one's."""
         self.waiting -= {worker}
+        self.starting -= {worker}
         self._gone -= {worker}
         running = self._running.items()
         self._running = {n: r for n, r in running if r.started.worker != worker}
@@ -169,18 +174,33 @@ class SearchState:
         return self._clock() - self._begun
 
     def seconds_left(self) -> float:
-        """From the mean of each family's trials here, or its estimate before the first one; with
-        several workers, as if they shared the work evenly.
+        """From the mean of each family's trials here; before the first one from the pace of those
+        that run, or from the estimate. With several workers, as if they shared the work evenly, but
+        no less than what the longest of the running trials needs.
         """
         if self.started is None:
             return 0.0
-        now, running = self._clock(), self.running
-        left, trials = 0.0, 0
+        running = self.running
+        work, longest, trials = 0.0, 0.0, 0
         for row in self.started.estimates:
             done = self._seconds.get(row.family, ())
-            each = sum(done) / len(done) if done else row.seconds / max(1, row.trials)
-            rest = max(0, row.trials - len(done))
-            begun = [now - r.begun for r in running if r.started.family == row.family]
-            left += max(0.0, each * rest - sum(min(each, seconds) for seconds in begun))
-            trials += rest
-        return left / max(1, min(self.started.workers, trials))
+            own = [self._times(trial) for trial in running if trial.started.family == row.family]
+            whole = done or tuple(spent + rest for spent, rest in own if rest is not None)
+            each = sum(whole) / len(whole) if whole else row.seconds / max(1, row.trials)
+            # One that has run for longer than the mean was not pruned: it may go on to its end.
+            rests = [each - spent if spent < each or rest is None else rest for spent, rest in own]
+            left = max(0, row.trials - len(done))
+            work += each * max(0, left - len(own)) + sum(max(0.0, rest) for rest in rests)
+            longest = max(longest, *rests, 0.0)
+            trials += left
+        return max(longest, work / max(1, min(self.started.workers, trials)))
+
+    def _times(self, trial: Running) -> tuple[float, float | None]:
+        """For how long a trial has run here, and how long it needs for its other epochs at the
+        same pace; None before its first epoch here.
+        """
+        spent = self._clock() - trial.begun
+        here = len(trial.epochs) - len(trial.started.history)
+        if not here:
+            return spent, None
+        return spent, (trial.started.epochs - len(trial.epochs)) * spent / here

@@ -36,6 +36,7 @@ class SearchStarted:
         workers: processes that run trials; 0: this one alone.
         threads: of each of them.
         why: why there are so many, where that was measured.
+        joins: it was started elsewhere, and this process takes part in it.
     """
 
     record: SearchRecord
@@ -47,6 +48,7 @@ class SearchStarted:
     workers: int = 0
     threads: int = 1
     why: str = ""
+    joins: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +140,19 @@ class WorkerEnded:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DatabaseAway:
+    """The database does not answer, and is waited for; or it answers again.
+
+    Attributes:
+        worker: who waits, from 1; 0: the search's own process.
+        away: whether it is away now.
+    """
+
+    worker: int
+    away: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Stopping:
     """The search was asked to stop: running trials are saved and handed back at the end of their
     epoch.
@@ -166,5 +181,6 @@ Event = (
     | WorkerStarted
     | WorkerWaits
     | WorkerEnded
+    | DatabaseAway
     | Stopping
 )

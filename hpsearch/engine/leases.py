@@ -143,8 +143,10 @@ class Leases:
                 return _claim_of(trial, attempts)
         time = lease_table.now(session)
         gone = dead(self._place, {t.lease.owner for t in unfinished if t.lease.owner})
+        # While the database was away, nobody could show a sign of life.
+        grace = self._grace + self._storage.away_lately(self._grace)
         for family in order:
-            lost_by = {t.trial_id: why_lost(t, time, gone, self._grace) for t in running[family]}
+            lost_by = {t.trial_id: why_lost(t, time, gone, grace) for t in running[family]}
             held = sum(not t.is_free and not lost_by[t.trial_id] for t in running[family])
             if finished.get(shares[family].study_id, 0) + held >= shares[family].trials:
                 continue  # with a lower --trials than before, some are left as they are

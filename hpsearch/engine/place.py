@@ -66,6 +66,12 @@ class Place:
         """The database's address for SQLAlchemy."""
         if self.address is None:
             return URL.create("sqlite", database=str(self.database.resolve()))
+        if self.address.count("@") > 1:
+            # Where the password ends is anyone's guess then: no part of it may be shown.
+            raise SearchError(
+                "the storage's address has more than one @: write those in user and password as "
+                "%40 (and / as %2F, # as %23, ? as %3F)"
+            )
         try:
             url = sqlalchemy.make_url(self.address)
         except (ArgumentError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -53,6 +54,7 @@ class TrialRecord:
         images_per_second: that it was trained on, its validation included in the time.
         reported: the objective's value after each epoch, by the epoch's number from 0; also where
             there are no epochs of its own yet, or where it was pruned.
+        ended: when, on the clock of the machine that ran it; None: it has not.
         failure: why it failed or was infeasible, or empty.
         note: what a user should know of how it was trained, or empty.
         folder: where its checkpoint and history lie.
@@ -82,6 +84,7 @@ class TrialRecord:
     values: tuple[float, ...] = ()
     images_per_second: float = 0.0
     reported: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    ended: datetime.datetime | None = None
 
     @property
     def runs(self) -> Path:
@@ -188,6 +191,17 @@ class SearchRecord:
         """How many trials ended, one way or another."""
         return sum(trial.state in FINISHED for trial in self.trials)
 
+    @property
+    def stale(self) -> int:
+        """How many trials in a row, up to the last one that ended, made the best no better."""
+        ended = [t for t in self.trials if t.state in FINISHED and t.ended is not None]
+        ended.sort(key=lambda trial: trial.ended or datetime.datetime.min)
+        best, stale = (float("-inf"), float("-inf")), 0
+        for trial in ended:
+            better = trial.state == "complete" and trial.key > best
+            best, stale = (trial.key, 0) if better else (best, stale + 1)
+        return stale
+
     def count(self, state: str, family: str | None = None) -> int:
         """How many trials are in a state; of one family only where one is given."""
         return sum(t.state == state and family in (None, t.family) for t in self.trials)
@@ -269,6 +283,7 @@ def trial_record(
         parameters=attrs.get("parameters", 0),
         images_per_second=attrs.get("images_per_second", 0.0),
         reported=trial.intermediate_values,
+        ended=trial.datetime_complete,
         failure=attrs.get(FAILURE, attrs.get(INFEASIBLE, attrs.get(DUPLICATE, ""))),
         note=attrs.get(NOTE, ""),
         folder=trial_folder(place.runs, search, family, trial.number),
@@ -354,7 +369,7 @@ def require_checkpoint(trial: TrialRecord) -> Path:
         raise CheckpointError(
             f"there is no checkpoint in {trial.folder}: of trial {trial.name} of search "
             f"{trial.search!r} it was not kept (--keep tells of how many of each family it is), or "
-            "it was deleted"
+            f"it was deleted; train it again: hpsearch retrain {trial.search} --trial {trial.name}"
         )
     raise CheckpointError(
         f"trial {trial.name} of search {trial.search!r} is {trial.state}, and only complete trials "

@@ -17,7 +17,14 @@ from hpsearch.data.decode import Progress
 from hpsearch.data.views import DataViews
 from hpsearch.engine.crew import Crew, choose_crew, choose_devices
 from hpsearch.engine.estimate import Pace, estimates, measure_families, precision_text
-from hpsearch.engine.events import DataProgress, Event, FamilyEstimate, SearchStarted, Stopping
+from hpsearch.engine.events import (
+    DatabaseAway,
+    DataProgress,
+    Event,
+    FamilyEstimate,
+    SearchStarted,
+    Stopping,
+)
 from hpsearch.engine.objective import Worker
 from hpsearch.engine.open_trials import GRACE_SECONDS
 from hpsearch.engine.outcome import drop_checkpoints
@@ -254,6 +261,7 @@ def _search(
                 workers=crew.workers,
                 threads=crew.threads,
                 why=crew.why,
+                joins=joins,
             )
         )
         for family, study in opened.studies.items():  # what a kill left, or another --keep
@@ -305,6 +313,7 @@ def _open(
     existing = peek(place, spec.name)
     data = prepare_data(spec, existing, place, watch=show)
     storage = create_storage(place)
+    storage.tell_away = lambda away: watch(DatabaseAway(worker=0, away=away))
     forget_dead(place)
     with contextlib.ExitStack() as lock:
         if existing is None:

@@ -53,6 +53,10 @@ class SearchStorage(RDBStorage):
     def __init__(
         self, place: Place, *, create: bool, engine_kwargs: dict[str, Any], url: URL | None = None
     ) -> None:
+        self.tell_away: Callable[[bool], None] = lambda _: None
+        """Called with true when the database does not answer, and with false when it does again."""
+        self._away_since: float | None = None
+        self._outage = (0.0, 0.0)  # when the last one ended, and how long it was
         self._held: Lease | None = None
         self._writing = threading.local()
         address = (url or place.url).render_as_string(hide_password=False)
@@ -84,16 +88,40 @@ class SearchStorage(RDBStorage):
         deadline = None
         while True:
             try:
-                return action()
+                result = action()
             except (StorageInternalError, SQLAlchemyError) as error:
                 if not _is_away(error):
                     raise
                 if deadline is None:
                     deadline = time.monotonic() + seconds
-                    _log.warning("the database does not answer; waiting for it")
                 elif time.monotonic() > deadline:
                     raise
+                self._mark(away=True)
                 time.sleep(1.0)
+            else:
+                if deadline is not None:
+                    self._mark(away=False)
+                return result
+
+    def _mark(self, *, away: bool) -> None:
+        """Tells that the database has gone or come back; several threads may find out."""
+        now = time.monotonic()
+        if away is (self._away_since is not None):
+            return
+        if self._away_since is not None:
+            self._outage = (now, now - self._away_since)
+        self._away_since = now if away else None
+        _log.warning("the database %s", "does not answer; waiting for it" if away else "is back")
+        self.tell_away(away)
+
+    def away_lately(self, within: float) -> float:
+        """For how many seconds the database was away, if it came back just now or within the last
+        `within` seconds; nobody could write to it then.
+        """
+        now, (ended, seconds) = time.monotonic(), self._outage
+        if self._away_since is not None:  # the call that asks is the first to go through
+            return now - self._away_since
+        return seconds if seconds and now - ended < within else 0.0
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None

@@ -15,6 +15,7 @@ from typing import IO, Any
 import torch
 import torch._dynamo  # optimizers import it, for seconds: better while the search is set up
 
+from hpsearch.engine.events import DatabaseAway
 from hpsearch.engine.leases import Leases
 from hpsearch.engine.objective import Worker
 from hpsearch.engine.presence import present
@@ -100,6 +101,7 @@ def run(job: Job, stop: Stop, out: _Out) -> None:
         raise SearchError(f"search {spec.name!r} was deleted from {place}")
     data = prepare_data(spec, existing, place)
     storage = open_storage(place, write=True)
+    storage.tell_away = lambda away: out.send(DatabaseAway(worker=job.number, away=away))
     paces = stored_paces(existing)
     device = resolve_device(job.device)
     worker = Worker(

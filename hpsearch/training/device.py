@@ -26,7 +26,7 @@ def resolve_device(name: str) -> torch.device:
         if (device.index or 0) >= count:
             raise ConfigError(
                 f"device {name!r} is not here: this machine has {count} CUDA devices; "
-                "use --device auto or cpu"
+                "use cpu, or auto"
             )
         return torch.device("cuda", device.index or 0)
     return device

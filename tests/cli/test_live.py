@@ -39,6 +39,7 @@ from hpsearch.engine.events import (
 )
 from hpsearch.engine.place import Place
 from hpsearch.engine.records import SearchRecord, TrialRecord
+from hpsearch.engine.stop import Terminated
 from hpsearch.training.epoch import EpochResult
 
 FAMILIES = ("logistic", "mlp", "cnn")
@@ -434,6 +435,21 @@ class TestTimeLeft:
         clock.now += 100  # the other one takes longer than the mean
         assert state.seconds_left() == pytest.approx((9 * 4 - 4) / 2)
 
+    def test_epochs_of_running_trials_count(self) -> None:
+        clock = Clock()
+        state = SearchState(clock)
+        state.take(search_started(workers=2, families=["mlp"]))
+        state.take(started("mlp-0", 1, epochs=10))
+        state.take(epoch("mlp-0", 0, 0.5))
+        clock.now += 2
+        state.take(epoch("mlp-0", 1, 0.6))
+        # It takes ten seconds at its pace of one a second, and so will the nine others.
+        assert state.seconds_left() == pytest.approx((8 + 9 * 10) / 2)
+        for number in range(1, 10):
+            state.take(TrialFinished(trial=trial(f"mlp-{number}", seconds=1.0)))
+        # The last one has been running for longer than the others took: it goes on to its end.
+        assert state.seconds_left() == pytest.approx(8)
+
     @pytest.mark.parametrize("state", ["infeasible", "duplicate"])
     def test_what_never_trained_is_still_to_do(self, state: str) -> None:
         search = SearchState(Clock())
@@ -567,6 +583,15 @@ class TestEnds:
             "(*** stands for the password)\n"
         ) in text
         assert "s3cret" not in text
+
+    def test_sigterm_says_so_and_how_to_go_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "argv", ["x", "search", "--trials", "9"])
+        console = Console(file=io.StringIO(), width=80)
+        with pytest.raises(Terminated), watched(console):
+            raise Terminated
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert text.startswith("stopped by SIGTERM; finished trials are stored")
+        assert "To go on: hpsearch search --trials 9\n" in text
 
     def test_what_else_ends_it_passes(self) -> None:
         console = Console(file=io.StringIO(), width=80)

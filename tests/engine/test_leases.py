@@ -756,3 +756,49 @@ def test_calls_wait_for_a_database_that_is_away(
         away.set()
         call()
         assert len(waited) == number
+
+
+def test_an_outage_is_no_silence_of_the_owners(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the database was away, they could not beat; whoever comes back first is no judge."""
+    search = Search.of(place, a=1)
+    lease = search.worker("another-machine/0123456789abcdef").claim().lease
+    other, clock = search.worker(), [1000.0]
+    monkeypatch.setattr(storage_module.time, "monotonic", lambda: clock[0])
+    told: list[bool] = []
+    other.storage.tell_away = told.append
+    away = [True, True]
+
+    @sqlalchemy.event.listens_for(other.storage.engine, "do_execute")
+    def fails(*_: object) -> None:
+        if away:
+            raise OperationalError("SELECT", None, _GoneError("connection lost"), None, True)
+
+    def passes(_: float) -> None:
+        clock[0] += 100.0
+        away.pop()
+
+    monkeypatch.setattr(storage_module.time, "sleep", passes)
+    search.age(lease, 200 + _GRACE - 5)
+    assert other.asks() == Nothing(running=1)  # it was away for 200 s of these
+    assert told == [True, False]
+    search.age(lease, 10)  # but not for these
+    adopted = other.claim()
+    assert (adopted.lease.trial_id, adopted.lease.token) == (lease.trial_id, 2)
+
+
+def test_long_after_an_outage_silence_is_silence(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search.of(place, a=1)
+    lease = search.worker("another-machine/0123456789abcdef").claim().lease
+    other = search.worker()
+    other.storage._mark(away=True)
+    other.storage._mark(away=False)
+    other.storage._outage = (other.storage._outage[0], 200.0)
+    search.age(lease)
+    assert other.asks() == Nothing(running=1)
+    later = storage_module.time.monotonic() + _GRACE
+    monkeypatch.setattr(storage_module.time, "monotonic", lambda: later)
+    assert other.claim().lease.token == 2

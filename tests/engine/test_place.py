@@ -59,6 +59,22 @@ def test_other_addresses_are_refused_at_once(storage: str, shown: str) -> None:
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:s3c@r3t#p/w@host/name",
+        "postgresql://me:se?c@r3t@host:5433/name",
+        "postgresql://me@r3t:secret@host/name",
+        "postgresql://host/name?user=me&password=a@r3t@b",
+    ],
+)
+def test_where_the_password_ends_is_not_guessed(address: str) -> None:
+    """SQLAlchemy would take what follows the first @ for the host, and everyone would show it."""
+    with pytest.raises(SearchError, match=r"more than one @.*%40") as caught:
+        Place.of("runs", address)
+    assert "r3t" not in "".join(traceback.format_exception(caught.value, chain=True))
+
+
 def test_nothing_that_is_shown_has_the_password() -> None:
     place = Place.of("runs", URL)
     for shown in (str(place), repr(place), repr(job(place)), str(job(place)), f"{place!r:.9999}"):

@@ -22,7 +22,14 @@ from sqlalchemy import MetaData, select
 
 from hpsearch import SearchRecord, StudySpec, load_search, search
 from hpsearch.engine import search as search_module
-from hpsearch.engine.events import EpochFinished, Event, TrialStopped, WorkerEnded, WorkerStarted
+from hpsearch.engine.events import (
+    DatabaseAway,
+    EpochFinished,
+    Event,
+    TrialStopped,
+    WorkerEnded,
+    WorkerStarted,
+)
 from hpsearch.engine.lease_table import LEASES
 from hpsearch.engine.place import Place, study_name
 from hpsearch.engine.storage import create_storage, exists, locked, open_storage
@@ -37,6 +44,8 @@ SPEC = StudySpec(
     epochs=2,
     checkpoint_every=1,
     overrides={"batch_size": 128},
+    precision="fp32",  # not measured: other processes may be running
+    memory_format="channels_last",
 )
 _SEARCHER = """
 import dataclasses, sys
@@ -80,7 +89,7 @@ class Watch:
 def outcome(record: SearchRecord) -> list[dict[str, Any]]:
     rows = [dataclasses.asdict(trial) for trial in record.trials]
     for row in rows:
-        for key in ("place", "folder", "seconds"):
+        for key in ("place", "folder", "seconds", "images_per_second", "ended"):
             del row[key]
     return rows
 
@@ -322,6 +331,11 @@ def test_a_search_waits_for_a_server_that_is_away(
         name: epochs for name, epochs in reports(place).items() if epochs
     }
     assert in_files(tmp_path, own_postgres.secret) == []
+    waits = [event for event in watch.events if isinstance(event, DatabaseAway)]
+    away = [(event.worker, event.away) for event in waits]
+    assert away
+    for worker in {worker for worker, _ in away}:  # each says that it waits, and when that is over
+        assert [gone for w, gone in away if w == worker] == [True, False]
     if not workers:
         assert "the database does not answer" in caplog.text
         assert outcome(record) == outcome(search(SPEC, runs=tmp_path / "sqlite", device="cpu"))

@@ -46,7 +46,8 @@ def outcome(record: SearchRecord) -> list[dict[str, Any]]:
     """All that must be the same in every repetition of a search: all but times and places."""
     rows = [dataclasses.asdict(trial) for trial in record.trials]
     for row, trial in zip(rows, record.trials, strict=True):
-        del row["place"], row["folder"], row["seconds"]
+        for name in ("place", "folder", "seconds", "images_per_second", "ended"):
+            del row[name]
         row["history"] = [
             dataclasses.replace(r, seconds=0, images_per_second=0)
             for r in read_history(trial.folder / "history.csv")

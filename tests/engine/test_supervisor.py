@@ -44,6 +44,8 @@ SPEC = StudySpec(
     trials=3,
     epochs=6,
     seed=1,
+    precision="fp32",  # not measured: other processes may be running
+    memory_format="channels_last",
     sampler="random",
     pruner="none",
     overrides={"layers": 1, "width": 32, "batch_size": 16, "optimizer": "adamw"},
@@ -180,6 +182,7 @@ def test_sigterm_ends_the_command_itself(tmp_path: Path) -> None:
     until_reported(tmp_path, 1)
     running.send(signal.SIGTERM)
     assert running.wait() == 143, running.text
+    assert "stopped by SIGTERM; finished trials are stored" in running.text
     assert "Traceback" not in running.text
     row = next(row for row in leases(tmp_path) if row["ended"] is None)
     assert (row["owner"], row["died"], row["reason"]) == (None, 0, "broken off")

@@ -33,6 +33,8 @@ SPEC = StudySpec(
     epochs=6,
     checkpoint_every=1,
     seed=1,
+    precision="fp32",  # not measured: other processes may be running
+    memory_format="channels_last",
     overrides={
         "layers": 1,
         "width": 32,
@@ -52,7 +54,7 @@ def outcome(record: SearchRecord) -> list[dict[str, Any]]:
     rows = []
     for trial in (trial for trial in record.trials if trial.state != "waiting"):
         row = dataclasses.asdict(trial)
-        for name in ("place", "folder", "seconds"):
+        for name in ("place", "folder", "seconds", "images_per_second", "ended"):
             del row[name]
         row["history"] = [
             dataclasses.replace(result, seconds=0, images_per_second=0)
