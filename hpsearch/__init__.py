@@ -1,10 +1,11 @@
 """hpsearch finds the best image classifier for your data.
 
 Example:
-    from hpsearch import StudySpec, export, search
+    from hpsearch import StudySpec, export, load, search
 
     result = search(StudySpec(name="digits-cnn", families=("cnn",), trials=10))
     export(result.best, "exports/digits-cnn")
+    print(load("exports/digits-cnn").predict("photo.png"))
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ if TYPE_CHECKING:
         family_names,
         suggest_training,
     )
+    from hpsearch.results.compare import compare
+    from hpsearch.results.evaluate import evaluate
     from hpsearch.results.export import Export, export
+    from hpsearch.results.predictor import Prediction, Predictor, load
+    from hpsearch.results.retrain import Retrained, retrain, retrain_best
     from hpsearch.training.dropout import ScheduledDropout
     from hpsearch.training.model import StagedModel
 
@@ -62,6 +67,14 @@ _HOME = {
     "check_study": "hpsearch.engine.overfit",
     "suggest_training": "hpsearch.families",
     "family_names": "hpsearch.families",
+    "compare": "hpsearch.results.compare",
+    "evaluate": "hpsearch.results.evaluate",
+    "Prediction": "hpsearch.results.predictor",
+    "Predictor": "hpsearch.results.predictor",
+    "load": "hpsearch.results.predictor",
+    "Retrained": "hpsearch.results.retrain",
+    "retrain": "hpsearch.results.retrain",
+    "retrain_best": "hpsearch.results.retrain",
     "Export": "hpsearch.results.export",
     "export": "hpsearch.results.export",
     "ScheduledDropout": "hpsearch.training.dropout",
@@ -75,7 +88,10 @@ __all__ = [
     "Family",
     "HpsearchError",
     "ImageDataset",
+    "Prediction",
+    "Predictor",
     "Range",
+    "Retrained",
     "ScheduledDropout",
     "SearchRecord",
     "SplitSpec",
@@ -87,14 +103,19 @@ __all__ = [
     "ask_start",
     "check_source",
     "check_study",
+    "compare",
     "convert",
+    "evaluate",
     "export",
     "family_names",
     "join",
+    "load",
     "load_dataset",
     "load_search",
     "load_study",
     "plan",
+    "retrain",
+    "retrain_best",
     "search",
     "suggest_training",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from hpsearch.cli.options import RUNS, Device, Name, Runs, Storage
 from hpsearch.cli.text import accuracy, count_of, objective_value
+from hpsearch.names import printable
 
 
 def export_cli(
@@ -29,11 +31,14 @@ def export_cli(
     force: Annotated[
         bool, typer.Option("--force", help="Replace an export that is there already.")
     ] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write the model for ONNX Runtime, too.")
+    ] = False,
     runs: Runs = RUNS,
     storage: Storage = None,
     device: Device = "auto",
 ) -> None:
-    """Export the best trial's checkpoint and test report.
+    """Export the best trial's model and test report.
 
     This opens the test split, which nothing before has seen; each time is recorded and counted.
     """
@@ -43,7 +48,7 @@ def export_cli(
     record = load_search(runs, name, storage=storage)
     chosen = record.best if trial is None else record.trial(trial)
     folder = out or Path("exports") / (record.name if trial is None else f"{record.name}-{trial}")
-    result = export(chosen, folder, replace=force, device=device)
+    result = export(chosen, folder, replace=force, device=device, onnx=onnx)
     test = result.metrics["test"]
     low, high = test["accuracy_95"]
     console = Console()
@@ -55,16 +60,24 @@ def export_cli(
         + (chosen_by if objective.name != "val_accuracy" else ""),
         f"test              {accuracy(test['accuracy'])} (errors: {test['errors']} of "
         f"{test['images']} images)",
-        f"95 % interval     {accuracy(low)} to {accuracy(high)}",
+        f"95 % interval     {accuracy(low)} to {accuracy(high)} ({test['interval']})",
+        *(
+            f"{name} alone".ljust(17) + f" {accuracy(column['accuracy'])}"
+            for name, column in test.get("columns", {}).items()
+        ),
         f"test split        opened {count_of(result.times_opened)} in this search",
-        f"checkpoint        {result.checkpoint}",
+        f"report            {result.report_html}",
         f"confusion matrix  {result.confusion_png}",
-        f"                  {result.confusion_csv}",
-        f"metrics           {result.metrics_json}",
+        f"predictions       {result.predictions_csv}",
+        f"mistakes          {result.mistakes_png}",
         f"learning curves   {result.curves_png}",
-        f"                  {result.curves_csv}",
+        f"checkpoint        {result.checkpoint}",
     ]
-    if result.batches_csv is not None:
-        lines.append(f"                  {result.batches_csv}")
+    if result.program is not None:
+        lines.append(f"PyTorch alone     {result.program}")
+    if result.onnx is not None:
+        lines.append(f"ONNX Runtime      {result.onnx}")
+    lines += [f"note: {note}" for note in result.notes]
+    lines.append(f"to classify images: hpsearch predict {shlex.quote(str(folder))} PATH...")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,21 @@ from typing import Annotated
 
 import typer
 
-from hpsearch.cli import check, dashboard, data, export, families, report, search, worker
+from hpsearch.cli import (
+    ablate,
+    check,
+    compare,
+    dashboard,
+    data,
+    evaluate,
+    export,
+    families,
+    predict,
+    report,
+    retrain,
+    search,
+    worker,
+)
 from hpsearch.errors import HpsearchError
 from hpsearch.names import printable
 
@@ -48,7 +62,12 @@ app.command("search")(search.search_cli)
 app.command("worker")(worker.worker_cli)
 app.command("dashboard")(dashboard.dashboard_cli)
 app.command("export")(export.export_cli)
+app.command("retrain")(retrain.retrain_cli)
+app.command("predict")(predict.predict_cli)
+app.command("evaluate")(evaluate.evaluate_cli)
 app.command("report")(report.report_cli)
+app.command("compare")(compare.compare_cli)
+app.command("ablate")(ablate.ablate_cli)
 app.command("check")(check.check_cli)
 app.command("families")(families.families_cli)
 app.command("space")(families.space_cli)

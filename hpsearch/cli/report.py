@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from hpsearch.cli.options import RUNS, Name, Runs, Storage
+from hpsearch.cli.options import RUNS, Runs, Storage
 from hpsearch.cli.text import (
     accuracy,
     count_of,
@@ -16,71 +18,145 @@ from hpsearch.cli.text import (
     make_table,
     objective_value,
     parameters,
+    say,
+    scaled,
 )
+from hpsearch.names import printable
 
 if TYPE_CHECKING:
     from hpsearch.training.objectives import Objective
 
 
 def report_cli(
-    name: Name = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="The searches; by default the one started last."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE.html",
+            help="Write the report as one page with all figures, which needs no other file and no "
+            "network; a page that is there is replaced.",
+        ),
+    ] = None,
     runs: Runs = RUNS,
     storage: Storage = None,
-    best: Annotated[int, typer.Option(help="How many of the best trials to list.", min=0)] = 5,
+    best: Annotated[
+        int, typer.Option(help="How many of the best trials of each search to list.", min=0)
+    ] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="All trials as a table: a row each, with its parameters.")
+    ] = False,
 ) -> None:
-    """Show what a search has found.
+    """Show what one or several searches have found.
 
-    Families against each other, the best trials, the Pareto front where there are several
-    objectives, and how often the test split was opened.
+    Families and searches against each other, the best trials, the Pareto front where there are
+    several objectives, and how often the test split was opened. With -o, a page that has learning
+    curves, the importance and the effect of each parameter, and more.
     """
     from hpsearch.engine.records import load_search
-    from hpsearch.results.report import report_document
+    from hpsearch.errors import SearchError
+    from hpsearch.results.report import report_document, trials_csv
 
-    document = report_document(load_search(runs, name, storage=storage), best=best)
+    if as_json and as_csv:
+        raise SearchError("--json and --csv are two forms of the output; give one of them")
+    wanted: list[str | None] = [*dict.fromkeys(names or [])]
+    records = [load_search(runs, name, storage=storage) for name in wanted or [None]]
+    if out is not None:
+        from hpsearch.results.report_page import write_report
+
+        write_report(records, out, best=best)
+    if as_csv:
+        print(trials_csv(records), end="")
+        return
+    document = report_document(records, best=best)
     if as_json:
         print(json.dumps(document, indent=2))
-    else:
-        print_report(Console(), document)
+        return
+    console = Console()
+    print_report(console, document)
+    if out is not None:
+        say(console, f"report            {out}")
 
 
 def print_report(console: Console, document: dict[str, Any]) -> None:
-    """Prints the tables of a report."""
+    """Prints the tables of a report: of several searches first the leaderboard over all."""
+    if len(document["searches"]) > 1:
+        _print_leaderboard(console, document)
+    for search in document["searches"]:
+        print_search(console, search)
+
+
+def _print_leaderboard(console: Console, document: dict[str, Any]) -> None:
+    from hpsearch.results.report_cells import of_test
+
+    table = make_table(
+        "leaderboard",
+        left=("search", "best trial"),
+        right=("val. acc.", "test", "opened", "trials", "time", "params", "MACs"),
+    )
+    for row in document["leaderboard"]:
+        table.add_row(
+            Text(printable(row["search"])),
+            Text(printable(row["trial"] or f"{row['family']}: none")),
+            accuracy(row["val_accuracy"]),
+            of_test(row["test"], short=True),
+            str(row["test_openings"]),
+            str(row["trials"]),
+            duration(row["seconds"]),
+            "–" if row["parameters"] is None else scaled(row["parameters"]),
+            "–" if row["macs"] is None else scaled(row["macs"]),
+        )
+    console.print(table)
+    if document["not_ranked"]:
+        say(console, document["not_ranked"])
+    console.print()
+
+
+def print_search(console: Console, document: dict[str, Any]) -> None:
+    """Prints the tables of one search, of its document in a report."""
     from hpsearch.training.costs import objective_rows
 
     objectives = objective_rows(",".join(row["name"] for row in document["objectives"]))
     objective = objectives[0]
     counts = document["data"]["counts"]
     opened = len(document["test_openings"])
+    trials = [row["best"] for row in document["leaderboard"]] + document["best_trials"]
+    tested = any(row is not None and row["test"] is not None for row in trials)
+    scores = tuple(_scores(objective, None, tested=tested))
     table = make_table(
         f"search {document['search']}: families, best {objective.label} first",
         left=("family",),
-        right=(*_scores(objective, None), "params", "done", "pruned", "failed", "model", "time"),
+        right=(*scores, "params", "done", "pruned", "failed", "model", "time"),
     )
     for row in document["leaderboard"]:
         best = row["best"]
         table.add_row(
             row["family"],
-            *_scores(objective, best).values(),
+            *_scores(objective, best, tested=tested).values(),
             f"{best['parameters']:,}" if best else "–",
             *(str(row[key]) for key in ("complete", "pruned", "failed", "model_based")),
             duration(row["seconds"]),
         )
     console.print(table)
     if document["best_trials"]:
-        trials = make_table(
+        best_trials = make_table(
             "best trials" if len(document["best_trials"]) > 1 else "best trial",
             left=("trial", "chosen by"),
-            right=(*_scores(objective, None), "epoch"),
+            right=(*scores, "epoch"),
         )
         for row in document["best_trials"]:
-            trials.add_row(
+            best_trials.add_row(
                 row["trial"],
                 row["chosen_by"],
-                *_scores(objective, row).values(),
+                *_scores(objective, row, tested=tested).values(),
                 str(row["best_epoch"]),
             )
-        console.print(trials)
+        console.print(best_trials)
         first = document["best_trials"][0]
         console.print(f"{first['trial']}: {parameters(first['params'])}\n", markup=False)
     if document["pareto"]:
@@ -125,11 +201,18 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
     )
 
 
-def _scores(objective: Objective, row: dict[str, Any] | None) -> dict[str, str]:
-    """The scores of a trial by their column: the objective's first, then the usual ones."""
-    row = row or {"value": None, "val_accuracy": None, "val_loss": None}
+def _scores(objective: Objective, row: dict[str, Any] | None, *, tested: bool) -> dict[str, str]:
+    """The scores of a trial by their column: the objective's first, then the usual ones.
+
+    Args:
+        tested: with what it reached on the test split, if it was exported or retrained.
+    """
+    from hpsearch.results.report_cells import of_test
+
+    row = row or {"value": None, "val_accuracy": None, "val_loss": None, "test": None}
     return {
         objective.short: objective_value(objective, row["value"]),
         "val. acc.": accuracy(row["val_accuracy"]),
         "loss": "–" if row["val_loss"] is None else f"{row['val_loss']:.4f}",
+        **({"test": of_test(row["test"], short=True)} if tested else {}),
     }

@@ -174,15 +174,15 @@ def _print_plan(console: Console, planned: SearchPlan) -> None:
 
 def _print_end(console: Console, record: SearchRecord, *, stopped: str = "") -> None:
     """What was found, and what can be done next; `stopped` is why it was asked to stop, if so."""
-    from hpsearch.cli.report import print_report
-    from hpsearch.results.report import report_document
+    from hpsearch.cli.report import print_search
+    from hpsearch.results.report import search_document
 
-    print_report(console, report_document(record, best=1))
+    print_search(console, search_document(record, best=1))
     asked = record.spec["trials"]
     text = f"search {record.name} has {record.finished} finished trials ({asked} asked for)."
     if record.finished >= asked:
         say(console, f"{text} To add some: the same command with --trials {2 * record.finished}")
-    elif stopped:
+    elif stopped and not _stagnates(record):
         say(console, f"{text} It was stopped ({stopped}); the same command goes on")
     else:
         say(console, f"{text} {_gave_up(record)}")
@@ -194,16 +194,20 @@ def _print_end(console: Console, record: SearchRecord, *, stopped: str = "") -> 
     say(console, f"to look at all:     hpsearch dashboard{place}")
 
 
+def _stagnates(record: SearchRecord) -> bool:
+    patience = int(record.spec.get("patience", 0))
+    return bool(patience) and record.stale >= patience
+
+
 def _gave_up(record: SearchRecord) -> str:
     """Why it ended before it had all its trials, though nobody stopped it."""
     from hpsearch.engine.states import ASIDE, DUPLICATE, INFEASIBLE, most_aside
 
-    patience = record.spec.get("patience", 0)
-    if sum(map(record.count, ASIDE)) < most_aside(1):  # too few of these to be the reason
-        if patience:
-            return f"The last {patience} made the best no better (--patience)"
-        if record.spec.get("sampler") == "grid":
-            return "All combinations of the grid have been tried"
+    if _stagnates(record):
+        return f"The last {record.spec['patience']} made the best no better (--patience)"
+    aside = sum(map(record.count, ASIDE))
+    if aside < most_aside(1) and record.spec.get("sampler") == "grid":
+        return "All combinations of the grid have been tried"
     if record.count(DUPLICATE) > record.count(INFEASIBLE):
         return "What was drawn had been measured so often that it gave up: widen the space"
     return "So many configurations were infeasible that it gave up: narrow them"

@@ -136,4 +136,6 @@ def _record(choice: Choice, device: torch.device) -> dict[str, Any]:
         "chosen_by": choice.source,
         "images_per_second": choice.images_per_second,
         "device": device_name(device),
+        "kind": device.type,
+        "threads": torch.get_num_threads(),
     }

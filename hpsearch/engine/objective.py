@@ -211,12 +211,15 @@ class Trial:
         enqueued = "fixed_params" in self._stored.system_attrs
         drawn_by = "known-good" if enqueued else "model" if trial.relative_params else "random"
         trial.set_user_attr("chosen_by", drawn_by)
+        seed = spec.training_seed
+        if seed is None:
+            seed = derive_seed(spec.seed, family_label(self._family), trial.number)
         config = suggest_config(
             self._family,
             trial,
             self._worker.data.shape,
             epochs=spec.epochs,
-            seed=derive_seed(spec.seed, family_label(self._family), trial.number) % 2**32,
+            seed=seed % 2**32,
             precision=self._worker.paces[self._family].precision,
             early_stopping=spec.early_stopping,
             objective=spec.objectives[0].name,

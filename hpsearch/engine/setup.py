@@ -227,7 +227,14 @@ def _check_same_search(
     of_old = StudySpec().to_dict()  # what searches of the first versions do not tell
     differences += [
         f"{field.replace('_', ' ')} ({_brief(then)} then, {_brief(asked[field])} now)"
-        for field in ("sampler", "sampler_options", "pruner", "pruner_options", "first")
+        for field in (
+            "sampler",
+            "sampler_options",
+            "pruner",
+            "pruner_options",
+            "first",
+            "training_seed",
+        )
         if (then := stored.get(field, of_old[field])) != asked[field]
     ]
     objective = ",".join(row.name for row in objectives_of(stored))

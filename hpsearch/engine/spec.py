@@ -50,7 +50,8 @@ class StudySpec:
             Several are separated by commas: the first is that one, and the others are more of
             these or costs of the model, "params", "macs" or "latency". Then nothing is pruned, and
             the report has a Pareto front.
-        seed: of the sampler and of every training.
+        seed: of the sampler; the seed of each training is derived from it and the trial's number.
+        training_seed: one seed for all trainings instead, so that only the parameters differ.
         keep: how many trials of each family keep their checkpoint.
         checkpoint_every: how many epochs there are between two saved states of a running trial,
             which an interrupted one goes on from; 0: as few as cost at most 2 % of its time.
@@ -82,6 +83,7 @@ class StudySpec:
     memory_format: Auto | MemoryFormat = "auto"
     execution: Auto | Execution = "auto"
     seed: int = 0
+    training_seed: int | None = None
     keep: int = 3
     checkpoint_every: int = 0
     sampler: str = "tpe"
@@ -105,6 +107,7 @@ class StudySpec:
             ("sampler_options", Mapping),
             ("pruner_options", Mapping),
             ("early_stopping", EarlyStopping | None),
+            ("training_seed", int | None),
         ):
             if not isinstance(getattr(self, field), kind):
                 raise SearchError(
@@ -137,6 +140,10 @@ class StudySpec:
             )
         if isinstance(self.seed, int) and self.seed >= 2**63:
             raise SearchError(f"seed must be below {2**63}, but is {self.seed}")
+        if self.training_seed is not None and not 0 <= self.training_seed < 2**32:
+            raise SearchError(
+                f"training_seed must be from 0 to {2**32 - 1}, but is {self.training_seed}"
+            )
         for field, least in (
             ("trials", 1),
             ("epochs", 1),

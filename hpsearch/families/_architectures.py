@@ -56,7 +56,8 @@ class Patches(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The sequence; patches come row by row."""
         patches = self.conv_proj(images).flatten(2).transpose(1, 2)
-        token = self.class_token.expand(len(images), -1, -1)
+        # Not len(images): torch.export would take it for a number that never changes.
+        token = self.class_token.expand(images.shape[0], -1, -1)
         sequence: Tensor = self.dropout(torch.cat([token, patches], dim=1) + self.pos_embedding)
         return sequence
 

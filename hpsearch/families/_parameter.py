@@ -146,6 +146,8 @@ class Parameter:
             return row._replaced(override)
         if self.kind == "categorical":
             return self._chosen(override if isinstance(override, tuple) else (override,))
+        if isinstance(override, tuple):
+            return self._listed(override)
         ends = (override.low, override.high) if isinstance(override, Range) else (override,) * 2
         least, most = self.limits or (self.low, self.high)
         for bound in ends:
@@ -168,6 +170,15 @@ class Parameter:
                 f"{_show(override)}"
             )
         return dataclasses.replace(self, low=low, high=high, log=self.log and low > 0)
+
+    def _listed(self, chosen: tuple[Any, ...]) -> Parameter:
+        """A number that has only these values, each checked as one that fixes it."""
+        if not chosen or any(isinstance(value, Range | tuple) for value in chosen):
+            raise SpaceError(f"{self.name} must be numbers, {self}, but got {_show(chosen)}")
+        numbers = [self._replaced(value).low for value in chosen]
+        values = tuple(dict.fromkeys(int(n) if self.kind == "int" else n for n in numbers))
+        row = dataclasses.replace(self, kind="categorical", choices=values, log=False)
+        return dataclasses.replace(row, low=min(numbers), high=max(numbers))
 
     def _chosen(self, chosen: tuple[ParamValue | Sequence[Any], ...]) -> Parameter:
         allowed = (*self.choices, *self.also, *(() if self.off is None else (self.off,)))

@@ -3,6 +3,7 @@
 from hpsearch.figures._canvas import save_png
 from hpsearch.figures.confusion import confusion_figure
 from hpsearch.figures.curves import curves_figure
+from hpsearch.figures.mistakes import mistakes_figure
 from hpsearch.figures.preview import PreviewRow, preview_figure
 from hpsearch.figures.sheet import check_sheet
 
@@ -11,6 +12,7 @@ __all__ = [
     "check_sheet",
     "confusion_figure",
     "curves_figure",
+    "mistakes_figure",
     "preview_figure",
     "save_png",
 ]

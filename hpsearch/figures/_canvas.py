@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from matplotlib import font_manager
@@ -12,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hpsearch.files import write_whole
+from hpsearch.names import printable
 
 BLUE, ORANGE, GRAY = "#1f5fa8", "#d9701a", "#6b7280"
 
@@ -54,9 +57,39 @@ def tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def without_middle(name: str, most: int) -> str:
+    """A name of at most so many letters, safe to show: a long one lacks its middle, since paths
+    differ at the end.
+    """
+    text = printable(name)
+    if len(text) <= most:
+        return text
+    end = (most - 1) * 2 // 3
+    return f"{text[: most - 1 - end]}…{text[-end:]}"
+
+
+def text_width(figure: Figure, texts: Sequence[str], size: float) -> float:
+    """Inches: how wide the widest of these lines is, in letters of `size` points."""
+    widest = 0.0
+    with _missing_letters():
+        for text in texts:
+            drawn = figure.text(
+                0, 0, text, fontsize=size, parse_math=False, fontfamily=font_families()
+            )
+            widest = max(widest, drawn.get_window_extent().width)
+            drawn.remove()
+    return widest / figure.dpi
+
+
 def save_png(figure: Figure, path: Path) -> None:
     """Writes the figure as a PNG of 150 dots an inch, whole or not at all."""
-    with warnings.catch_warnings():
-        # A letter that the font lacks is drawn as a box; a warning would not add it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    with _missing_letters():
         write_whole(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
+
+
+@contextlib.contextmanager
+def _missing_letters() -> Iterator[None]:
+    """A letter that the font lacks is drawn as a box; a warning would not add it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield

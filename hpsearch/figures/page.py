@@ -10,6 +10,7 @@ import html
 import io
 import warnings
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -110,7 +111,16 @@ def drawing(figure: Figure, *, alt: str, dots: int = 110) -> str:
         # A letter that the font lacks is drawn as a box; a warning would not add it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, format="png", dpi=dots)
-    text = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return _embedded(buffer.getvalue(), alt)
+
+
+def picture(path: Path, *, alt: str) -> str:
+    """A PNG file as part of the page; see `drawing`."""
+    return _embedded(path.read_bytes(), alt)
+
+
+def _embedded(png: bytes, alt: str) -> str:
+    text = base64.b64encode(png).decode("ascii")
     return f'<img class="figure" alt="{safe(alt)}" src="data:image/png;base64,{text}">'
 
 

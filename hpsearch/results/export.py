@@ -1,40 +1,31 @@
-"""Export: a trial's checkpoint, and what it does on test images that nothing before has seen."""
+"""Export: a trial's model, and what it does on test images that nothing before has seen."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.sealed import open_test_split
-from hpsearch.data.spec import DataSpec
-from hpsearch.data.splits import Split, development_data, load_split
-from hpsearch.data.store import load_dataset
-from hpsearch.engine.ledger import record_opening
+from hpsearch.data.splits import development_data
+from hpsearch.engine.ledger import record_opening, record_result
 from hpsearch.engine.records import (
     BATCHES,
     HISTORY,
-    SPLIT,
     SearchRecord,
     TrialRecord,
-    load_search,
     require_checkpoint,
 )
-from hpsearch.errors import CheckpointError, DataError, SearchError
-from hpsearch.figures import confusion_figure, curves_figure, save_png
+from hpsearch.errors import CheckpointError, SearchError
 from hpsearch.files import whole_folder
-from hpsearch.results.evaluation import Scores, restore_model, run_model, score
-from hpsearch.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from hpsearch.results import bundle
+from hpsearch.results.bundle import Trained, is_bundle, write_model, write_test_report
+from hpsearch.results.evaluation import restore_model, run_model
+from hpsearch.results.source import SearchData, search_data, search_of
+from hpsearch.training.checkpoint import Checkpoint, load_checkpoint
 from hpsearch.training.device import resolve_device
-from hpsearch.training.history import read_history, write_history
-
-_BATCHES = "learning_curves_batches.csv"
+from hpsearch.training.history import read_history
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,97 +35,215 @@ class Export:
     Attributes:
         test_accuracy: on the test split.
         times_opened: how often the search's test split has been opened, this time included.
-        batches_csv: the loss of each mini-batch; None where the search did not record it, being of
-            the first version.
         metrics: the content of `metrics.json`.
+        notes: what a user should know, in sentences.
     """
 
     folder: Path
-    checkpoint: Path
-    confusion_png: Path
-    confusion_csv: Path
-    metrics_json: Path
-    curves_png: Path
-    curves_csv: Path
-    batches_csv: Path | None
     test_accuracy: float
     times_opened: int
     metrics: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The model's checkpoint."""
+        return self.folder / bundle.MODEL
+
+    @property
+    def program(self) -> Path | None:
+        """The model for PyTorch alone; None where it could not be made (`notes` say why)."""
+        return self._where_there(bundle.PROGRAM)
+
+    @property
+    def onnx(self) -> Path | None:
+        """The model for ONNX Runtime; None where it was not asked for."""
+        return self._where_there(bundle.ONNX)
+
+    @property
+    def config_json(self) -> Path:
+        """All it takes to rebuild the model."""
+        return self.folder / bundle.CONFIG
+
+    @property
+    def metrics_json(self) -> Path:
+        """The scores."""
+        return self.folder / bundle.METRICS
+
+    @property
+    def confusion_png(self) -> Path:
+        """The confusion matrix as a picture."""
+        return self.folder / f"{bundle.CONFUSION}.png"
+
+    @property
+    def confusion_csv(self) -> Path:
+        """The confusion matrix: a row for each true class, a column for each predicted one."""
+        return self.folder / f"{bundle.CONFUSION}.csv"
+
+    @property
+    def predictions_csv(self) -> Path:
+        """Each test image with its true class and what the model says."""
+        return self.folder / bundle.PREDICTIONS
+
+    @property
+    def mistakes_png(self) -> Path:
+        """The most confident mistakes as a picture."""
+        return self.folder / bundle.MISTAKES
+
+    @property
+    def curves_png(self) -> Path:
+        """The learning curves as a picture."""
+        return self.folder / f"{bundle.CURVES}.png"
+
+    @property
+    def curves_csv(self) -> Path:
+        """The learning curves: a row an epoch."""
+        return self.folder / f"{bundle.CURVES}.csv"
+
+    @property
+    def batches_csv(self) -> Path | None:
+        """The loss of each mini-batch; None where the search did not record it, being of the first
+        version.
+        """
+        return self._where_there(bundle.BATCHES)
+
+    @property
+    def report_html(self) -> Path:
+        """All of it on one page."""
+        return self.folder / bundle.PAGE
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.folder / bundle.CARD
+
+    def _where_there(self, name: str) -> Path | None:
+        path = self.folder / name
+        return path if path.is_file() else None
 
 
 def export(
-    trial: TrialRecord, out: str | Path, *, replace: bool = False, device: str = "auto"
+    trial: TrialRecord,
+    out: str | Path,
+    *,
+    replace: bool = False,
+    device: str = "auto",
+    onnx: bool = False,
 ) -> Export:
-    """Writes a trial's checkpoint and its report on the test split to the folder `out`.
+    """Writes a trial's model and its report on the test split to the folder `out`.
 
     The folder appears whole or not at all. The opening of the test split is recorded in the
-    study before the test images are read.
+    study before the test images are read, and what it gave afterwards.
 
     Args:
         replace: take the place of an export that exists.
+        onnx: write the model for ONNX Runtime, too.
 
     Raises:
         SearchError: `out` exists, or cannot be written.
         CheckpointError: the trial's checkpoint was not kept, is damaged, is another trial's, or
-            does not give the validation accuracy that the search recorded.
+            does not give the validation accuracy that the search recorded; or the ONNX form
+            cannot be made.
         DataError: the data is not that of the search any more.
     """
     out = Path(out)
-    if out.is_symlink() or (out.exists() and not (replace and _is_export(out))):
-        hint = (
-            "replace it with --force, in Python with replace=True"
-            if _is_export(out)
-            else "it is no export of ours"
-        )
-        raise SearchError(f"{out} exists already ({hint}); name another folder with -o")
+    check_free(out, replace=replace)
     target = resolve_device(device)
     checkpoint = load_checkpoint(require_checkpoint(trial))
     _check_trial(trial, checkpoint)
-    dataset, split = _same_data(trial)
+    data = search_data(trial)
     model = restore_model(checkpoint)
-    validation = run_model(model, checkpoint, development_data(dataset, split).val, target)
-    _check_validation(trial, validation.accuracy, len(split.val))
+    validation = run_model(
+        model, checkpoint, development_data(data.dataset, data.split).val, target
+    )
+    _check_validation(trial, validation.accuracy, data.split.counts["val"])
     try:
         with whole_folder(out, replace=replace) as folder:
             # All that can fail comes before the look at the test images.
-            save_checkpoint(folder / "model.pt", checkpoint)
-            history = read_history(trial.folder / HISTORY)
-            write_history(folder / "learning_curves.csv", history)
-            save_png(
-                curves_figure(
-                    history, title=f"{trial.search}, {trial.name}", objective=trial.objective
-                ),
-                folder / "learning_curves.png",
-            )
-            has_batches = (trial.folder / BATCHES).is_file()
-            if has_batches:
-                shutil.copyfile(trial.folder / BATCHES, folder / _BATCHES)
+            trained = _trained(trial, checkpoint)
+            notes = write_model(folder, trained, data, onnx=onnx)
             record_opening(trial, "export")
-            test = open_test_split(dataset, split)
-            outputs = run_model(model, checkpoint, test, target)
-            scores = score(outputs.logits, test.labels, checkpoint.classes)
-            opened = len(_search_of(trial).openings)
-            metrics = _metrics(trial, checkpoint, scores, opened)
-            _write_scores(folder, trial, scores, metrics, checkpoint.classes)
+            test = open_test_split(data.dataset, data.split)
+            logits = run_model(model, checkpoint, test, target).logits
+            opened = len(search_of(trial).openings)
+            facts = {**trial_facts(trial, data), "notes": list(notes)}
+            write_test_report(folder, trained, test, logits, opened=opened, facts=facts)
     except OSError as error:
         raise SearchError(f"{out} cannot be written: {error.strerror or error}") from None
+    metrics = json.loads((out / bundle.METRICS).read_text(encoding="utf-8"))
+    tested = metrics["test"]
+    record_result(
+        trial,
+        kind="export",
+        folder=str(out.absolute()),
+        accuracy=tested["accuracy"],
+        details={"accuracy_95": tested["accuracy_95"], "images": tested["images"]},
+    )
     return Export(
         folder=out,
-        checkpoint=out / "model.pt",
-        confusion_png=out / "confusion_matrix.png",
-        confusion_csv=out / "confusion_matrix.csv",
-        metrics_json=out / "metrics.json",
-        curves_png=out / "learning_curves.png",
-        curves_csv=out / "learning_curves.csv",
-        batches_csv=out / _BATCHES if has_batches else None,
-        test_accuracy=scores.metrics["accuracy"],
+        test_accuracy=tested["accuracy"],
         times_opened=opened,
         metrics=metrics,
+        notes=notes,
     )
 
 
-def _is_export(folder: Path) -> bool:
-    return (folder / "model.pt").is_file() and (folder / "metrics.json").is_file()
+def check_free(out: Path, *, replace: bool) -> None:
+    """Refuses a folder that exists, unless it is an export that may be replaced.
+
+    Raises:
+        SearchError: it does.
+    """
+    if not out.is_symlink() and (not out.exists() or (replace and is_bundle(out))):
+        return
+    hint = (
+        "replace it with --force, in Python with replace=True"
+        if is_bundle(out)
+        else "it is no export of ours"
+    )
+    raise SearchError(f"{out} exists already ({hint}); name another folder with -o")
+
+
+def trial_facts(trial: TrialRecord, data: SearchData) -> dict[str, Any]:
+    """What `metrics.json` says of the trial, as plain JSON types."""
+    return {
+        "search": trial.search,
+        "trial": trial.name,
+        "chosen": _chosen(trial, data.record),
+        "epoch": trial.best_epoch,
+        "objective": {"name": trial.objective, "value": trial.value},
+        "validation": {
+            "accuracy": trial.val_accuracy,
+            "balanced_accuracy": trial.val_balanced_accuracy,
+            "macro_f1": trial.val_macro_f1,
+            "loss": trial.val_loss,
+        },
+        "parameters": trial.parameters,
+        "data": {"name": data.dataset.name, "counts": data.split.counts},
+    }
+
+
+def _chosen(trial: TrialRecord, record: SearchRecord) -> str:
+    """Where the model comes from, in a sentence."""
+    ranked = [other.name for other in record.ranked()]
+    place = ranked.index(trial.name) + 1
+    best = "the best" if place == 1 else f"number {place}"
+    return (
+        f"Trial {trial.name} of search {trial.search}: {best} of {record.finished} finished trials "
+        f"by {record.objective.label} ({trial.value:.4f}), with the weights after epoch "
+        f"{trial.best_epoch}."
+    )
+
+
+def _trained(trial: TrialRecord, checkpoint: Checkpoint) -> Trained:
+    batches = trial.folder / BATCHES
+    return Trained(
+        checkpoint=checkpoint,
+        history=read_history(trial.folder / HISTORY),
+        batches=batches if batches.is_file() else None,
+        objective=trial.objective,
+        title=f"{trial.search}, {trial.name}",
+    )
 
 
 def _check_trial(trial: TrialRecord, checkpoint: Checkpoint) -> None:
@@ -150,28 +259,6 @@ def _check_trial(trial: TrialRecord, checkpoint: Checkpoint) -> None:
         )
 
 
-def _same_data(trial: TrialRecord) -> tuple[ImageDataset, Split]:
-    record = load_search(trial.runs, trial.search, storage=trial.place.address)
-    source = record.data["source"]
-    source = DataSpec.of(source) if isinstance(source, str) else DataSpec.from_dict(source)
-    dataset = load_dataset(source)
-    then, now = record.fingerprints["data"], dataset.fingerprint
-    if now != then:
-        raise DataError(
-            f"the data of search {trial.search!r} changed since: {source.source} (fingerprint "
-            f"{then[:8]} then, {now[:8]} now)"
-        )
-    path = record.folder / SPLIT
-    split = load_split(path)
-    then, now = record.fingerprints["split"], split.fingerprint
-    if now != then:
-        raise DataError(
-            f"{path} is not the split that the search was made with (fingerprint {then[:8]} then, "
-            f"{now[:8]} now)"
-        )
-    return dataset, split
-
-
 def _check_validation(trial: TrialRecord, accuracy: float, images: int) -> None:
     """The model must do what the search saw.
 
@@ -183,64 +270,3 @@ def _check_validation(trial: TrialRecord, accuracy: float, images: int) -> None:
             f"the checkpoint of {trial.name} gets a validation accuracy of {accuracy:.4f} here, "
             f"but the search recorded {expected}: the model does not do what was chosen"
         )
-
-
-def _metrics(
-    trial: TrialRecord, checkpoint: Checkpoint, scores: Scores, opened: int
-) -> dict[str, Any]:
-    return {
-        "search": trial.search,
-        "trial": trial.name,
-        "epoch": trial.best_epoch,
-        "objective": {"name": trial.objective, "value": trial.value},
-        "validation": {
-            "accuracy": trial.val_accuracy,
-            "balanced_accuracy": trial.val_balanced_accuracy,
-            "macro_f1": trial.val_macro_f1,
-            "loss": trial.val_loss,
-        },
-        "test": scores.metrics,
-        "test_split_opened": opened,
-        "parameters": trial.parameters,
-        "config": checkpoint.config.to_dict(),
-        "preprocessing": checkpoint.preprocessing.to_dict(),
-        "origin": dict(checkpoint.origin),
-        "versions": dict(checkpoint.versions),
-    }
-
-
-def _write_scores(
-    folder: Path,
-    trial: TrialRecord,
-    scores: Scores,
-    metrics: dict[str, Any],
-    classes: tuple[str, ...],
-) -> None:
-    (folder / "metrics.json").write_text(
-        json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    write_confusion_csv(folder / "confusion_matrix.csv", scores.matrix, classes)
-    test = scores.metrics
-    title = (
-        f"{trial.search}, {trial.name}: {test['accuracy']:.2%} of {test['images']} test images "
-        f"(errors: {test['errors']})"
-    )
-    save_png(confusion_figure(scores.matrix, classes, title=title), folder / "confusion_matrix.png")
-
-
-def _search_of(trial: TrialRecord) -> SearchRecord:
-    """As it is now."""
-    return load_search(trial.runs, trial.search, storage=trial.place.address)
-
-
-def write_confusion_csv(path: Path, matrix: np.ndarray, classes: tuple[str, ...]) -> None:
-    """Writes the matrix as CSV: a row for each true class, a column for each predicted one.
-
-    Headers say which is which, so no class name stands first in a cell, where a spreadsheet
-    could take it for a formula.
-    """
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["", *(f"predicted {name}" for name in classes)])
-        for name, row in zip(classes, matrix.tolist(), strict=True):
-            writer.writerow([f"true {name}", *row])

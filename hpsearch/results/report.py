@@ -1,11 +1,16 @@
-"""The report of a search: one document, for people as tables and for machines as JSON."""
+"""The report of searches: one document, for people as tables and for machines as JSON; and all
+their trials as one table.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.engine.states import ASIDE, DUPLICATE, INFEASIBLE
+from hpsearch.results.report_rows import leaderboard, newest_test, varied_rows, why_not_ranked
+from hpsearch.results.tables import Cell, table_text
 
 _COUNTED = (
     "complete",
@@ -18,8 +23,58 @@ _COUNTED = (
     "paused",
 )
 
+_SCORES = ("val_accuracy", "val_balanced_accuracy", "val_macro_f1", "val_loss")
 
-def report_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
+_FIELDS = (
+    "search",
+    "trial",
+    "family",
+    "state",
+    "chosen_by",
+    "objective",
+    "value",
+    *_SCORES,
+    "best_epoch",
+    "epochs",
+    "seconds",
+    "parameters",
+    "images_per_second",
+    "failure",
+    "note",
+)
+"""Columns of the table of all trials: names of a trial's fields, but of the first two."""
+
+
+def report_document(
+    records: SearchRecord | Sequence[SearchRecord], *, best: int = 5
+) -> dict[str, Any]:
+    """What one or several searches have found, as plain JSON types.
+
+    Args:
+        best: how many of the best trials of each search to list.
+
+    Returns:
+        `leaderboard` has one row a family and search, the best first (see
+        `hpsearch.results.report_rows`); `not_ranked` says why the searches cannot be ranked in one
+        order, and is empty where they can; `varied` is the table of what was varied and what came
+        of it; `searches` has one document each.
+    """
+    records = distinct(records)
+    return {
+        "leaderboard": leaderboard(records),
+        "not_ranked": why_not_ranked(records),
+        "varied": varied_rows(records),
+        "searches": [search_document(record, best=best) for record in records],
+    }
+
+
+def distinct(records: SearchRecord | Sequence[SearchRecord]) -> list[SearchRecord]:
+    """The searches in their order, each of them once."""
+    several = [records] if isinstance(records, SearchRecord) else records
+    return list({(record.place, record.name): record for record in several}.values())
+
+
+def search_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
     """What a search has found, as plain JSON types.
 
     Args:
@@ -28,7 +83,8 @@ def report_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
     Returns:
         `leaderboard` has one row a family, the best first; `best_trials` are complete ones of all
         families; `pareto` are those that no other one dominates, and empty where there is but one
-        objective; `test_openings` counts the looks at the test split so far.
+        objective; `test_openings` counts the looks at the test split so far, and `test_results`
+        has what they gave.
     """
     rows = [_family_row(record, family) for family in record.families]
     keys = {
@@ -74,7 +130,42 @@ def report_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
         "test_openings": [
             {"when": o.when, "trial": o.trial, "purpose": o.purpose} for o in record.openings
         ],
+        "test_results": [
+            {
+                "when": result.when,
+                "trial": result.trial,
+                "kind": result.kind,
+                "folder": result.folder,
+                "accuracy": result.accuracy,
+                "details": dict(result.details),
+            }
+            for result in record.results
+        ],
     }
+
+
+def trials_csv(records: SearchRecord | Sequence[SearchRecord]) -> str:
+    """All trials of the searches as CSV: a row each, with a column `params_NAME` for each parameter
+    that a trial has, and `values_NAME` for each objective beside the scores.
+    """
+    pairs = [(record, trial) for record in distinct(records) for trial in record.trials]
+    params = list(dict.fromkeys(name for _, trial in pairs for name in trial.params))
+    names = [row.name for record, _ in pairs for row in record.objectives]
+    costs = [name for name in dict.fromkeys(names) if name not in _SCORES]
+    heads = [*_FIELDS, *(f"values_{name}" for name in costs), *(f"params_{n}" for n in params)]
+    rows: list[list[Cell]] = []
+    for record, trial in pairs:
+        values = dict(zip((row.name for row in record.objectives), trial.values, strict=False))
+        rows.append(
+            [
+                record.name,
+                trial.name,
+                *(getattr(trial, name) for name in _FIELDS[2:]),
+                *(values.get(name) for name in costs),
+                *(trial.params.get(name) for name in params),
+            ]
+        )
+    return table_text(heads, rows)
 
 
 def _set_aside(record: SearchRecord, state: str) -> list[dict[str, str]]:
@@ -113,4 +204,5 @@ def _trial_row(record: SearchRecord, trial: TrialRecord) -> dict[str, Any]:
         "chosen_by": trial.chosen_by,
         "params": dict(trial.params),
         "checkpoint": str(trial.checkpoint) if trial.checkpoint else None,
+        "test": newest_test(record, trial),
     }

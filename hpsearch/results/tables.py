@@ -15,8 +15,10 @@ Cell = str | int | float | bool | None
 
 
 def write_table(path: Path, heads: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """Writes a CSV file (UTF-8), whole or not at all; see `table_text`."""
-    text = table_text(heads, rows).encode("utf-8")
+    r"""Writes a CSV file (UTF-8), whole or not at all; see `table_text`. Bytes of file names that
+    are no text are written out, as in \udcff.
+    """
+    text = table_text(heads, rows).encode("utf-8", "backslashreplace")
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(text)

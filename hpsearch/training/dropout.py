@@ -117,6 +117,7 @@ DROPOUT_SCHEDULES: tuple[Schedule, ...] = (
         help="from 0, up by as much as training accuracy was above validation accuracy and `gap`, "
         "or down by as much as it was less; never above the rate",
         factor=_adaptive,
+        follows_epochs=True,
         options={
             "gap": OptionInfo(
                 help="difference of the accuracies that changes nothing",

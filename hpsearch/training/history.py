@@ -82,3 +82,20 @@ def write_batches(path: Path, history: Sequence[EpochResult]) -> None:
                 writer.writerows((row.epoch, *pair) for pair in enumerate(row.batch_losses))
 
     write_whole(path, write)
+
+
+def read_batches(path: Path) -> tuple[tuple[int, int, float], ...]:
+    """Reads what `write_batches` wrote: epoch, step in it, and loss of each mini-batch.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        header, *lines = text.splitlines() or [""]
+        if header != "epoch,step,loss" or not text.endswith("\n"):
+            raise ValueError("it lacks columns or is cut short")
+        rows = (line.split(",") for line in lines)
+        return tuple((int(epoch), int(step), float(loss)) for epoch, step, loss in rows)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: the losses cannot be read: {error}") from None

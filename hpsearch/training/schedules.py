@@ -57,6 +57,7 @@ class Schedule:
 
     Attributes:
         factor: (moment, options) -> factor on the configured number, from 0 to 1.
+        follows_epochs: whether it looks at what the epochs so far gave (`Moment.history`).
         check: (the configured number, options) raises `ConfigError` where they do not fit.
     """
 
@@ -64,6 +65,7 @@ class Schedule:
     help: str
     factor: Callable[[Moment, Mapping[str, Any]], float]
     options: Mapping[str, OptionInfo] = dataclasses.field(default_factory=dict)
+    follows_epochs: bool = False
     check: Callable[[float, Mapping[str, Any]], None] = lambda _peak, _options: None
 
 
@@ -224,6 +226,7 @@ SCHEDULES: tuple[Schedule, ...] = (
         name="plateau",
         help="divided by 10 where the validation loss has not become lower for some epochs",
         factor=_plateau,
+        follows_epochs=True,
         options={
             "patience": OptionInfo(
                 kind="int",

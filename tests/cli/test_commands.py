@@ -28,6 +28,7 @@ from hpsearch.engine.place import DATABASE
 Run = Callable[[str], tuple[int, str, str]]
 COMMANDS = {
     *("search", "worker", "dashboard", "export", "report", "data", "check", "families", "space"),
+    *("compare", "retrain", "predict", "evaluate", "ablate"),
 }
 SMALL = "--family logistic --family mlp --trials 4 --epochs 2"
 
@@ -60,16 +61,18 @@ def test_the_main_job_from_search_to_export(run: Run, tmp_path: Path) -> None:
     assert code == 0
     paths = [Path(line.split()[-1]) for line in out.splitlines() if "exports" in line]
     assert [path.name for path in paths] == [
-        "model.pt",
+        "report.html",
         "confusion_matrix.png",
-        "confusion_matrix.csv",
-        "metrics.json",
+        "predictions.csv",
+        "mistakes.png",
         "learning_curves.png",
-        "learning_curves.csv",
-        "learning_curves_batches.csv",
+        "model.pt",
+        "model.pt2",
+        "PATH...",
     ]
-    assert all(path.is_file() and path.parent == Path("exports/digits") for path in paths)
-    accuracy = json.loads(paths[3].read_text())["test"]["accuracy"]
+    folder = Path("exports/digits")
+    assert all(path.is_file() and path.parent == folder for path in paths[:-1])
+    accuracy = json.loads((folder / "metrics.json").read_text())["test"]["accuracy"]
     assert f"{accuracy:.2%}".replace("%", " %") in out
 
     code, out, err = run("export")
@@ -83,7 +86,7 @@ def test_the_main_job_from_search_to_export(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert "opened 3 times" in out
     code, out, _ = run("report digits --json --best 2")
-    document = json.loads(out)
+    (document,) = json.loads(out)["searches"]
     assert document["trials"] == {"asked": 6, "finished": 6}
     assert len(document["best_trials"]) == 2
     assert len(document["test_openings"]) == 3

@@ -460,6 +460,8 @@ class TestSettings:
                     "chosen_by": "rules",
                     "images_per_second": {},
                     "device": device_name(CPU),
+                    "kind": "cpu",
+                    "threads": torch.get_num_threads(),
                 }
             ]
 
@@ -493,6 +495,8 @@ class TestSettings:
             "chosen_by": "probe",
             "images_per_second": {"fp32 channels_last": 50.0, "bf16 NCHW": 100.0},
             "device": device_name(CPU),
+            "kind": "cpu",
+            "threads": torch.get_num_threads(),
         }
 
     @pytest.mark.parametrize("after", [1, 2])

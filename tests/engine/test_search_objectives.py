@@ -231,8 +231,8 @@ class TestASearch:
         value = record.best.value
         shown = f"{value:.4f}" if objective.name == "val_loss" else f"{100 * value:.2f} %"
         document = report_document(record)
-        assert document["objective"] == objective.name
-        assert document["leaderboard"][0]["best"]["value"] == value
+        assert document["searches"][0]["objective"] == objective.name
+        assert document["leaderboard"][0]["value"] == value
         print_report(Console(width=200), document)
         report = capsys.readouterr().out
         assert f"best {objective.label} first" in report

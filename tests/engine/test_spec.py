@@ -314,3 +314,9 @@ def test_data_can_be_a_path(tmp_path: Path) -> None:
 def test_a_study_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SearchError, match="no study file"):
         load_study(tmp_path / "nothing.py")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "3"])
+def test_one_seed_for_all_trainings_is_a_seed(seed: object) -> None:
+    with pytest.raises(SearchError, match="training_seed must be"):
+        StudySpec(training_seed=seed)  # type: ignore[arg-type]

@@ -158,6 +158,8 @@ class TestNarrowing:
             (WIDTH, (256, 64), (64, 256)),
             (OPTIMIZER, "sgd", ("sgd",)),
             (OPTIMIZER, ("sgd", "adamw"), ("adamw", "sgd")),
+            (LR, (0.2, 0.1, 0.2), (0.2, 0.1)),
+            (LAYERS, (1.0, 3), (1, 3)),
         ],
     )
     def test_a_choice(
@@ -174,7 +176,9 @@ class TestNarrowing:
             (LR, True, "True"),
             (LR, math.nan, "nan"),
             (LR, math.inf, "inf"),
-            (LR, (0.1, 0.2), "0.1, 0.2"),
+            (LR, (0.1, 5.0), "5.0"),
+            (LR, (), "number"),
+            (LR, (0.1, Range(0.2, 0.3)), "0.1, Range"),
             (LR, Range(1e-3, 1.0), "0.001..1"),
             (LR, Range(0, 10**400), ".."),
             (LAYERS, 5, "5"),

@@ -59,7 +59,7 @@ def test_they_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
     axes = confusion.axes[0]
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         assert labels[0].get_text() == written_out(name)
-    assert axes.get_title() == written_out(name)
+    assert confusion.get_suptitle() == written_out(name)
     curves = curves_figure(history(), title=name)
     assert curves.texts[0].get_text() == written_out(name)
     for figure in (confusion, curves):

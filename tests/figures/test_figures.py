@@ -7,39 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 from PIL import Image
 
 from hpsearch.figures import confusion_figure, curves_figure, save_png
+from hpsearch.figures.curves import MOST_POINTS
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.objectives import OBJECTIVES, Objective
-
-NAMES = [
-    "$x_1^2$",
-    "a_b",
-    "<script>alert(1)</script>",
-    "bée",
-    "100%",
-    "\\frac{",
-    "{0}",
-    "$",
-    "x" * 300,
-]
-
-
-def matrix(n: int, seed: int = 0) -> np.ndarray:
-    """Mostly right: 40 images of a class, and a few errors."""
-    random = np.random.default_rng(seed)
-    counts = np.diag(random.integers(30, 40, n))
-    for row, column in random.integers(0, n, (2 * n, 2)):
-        counts[row, column] += random.integers(1, 4)
-    return counts.astype(np.int64)
-
-
-def class_names(n: int) -> list[str]:
-    return (NAMES + [f"class {number}" for number in range(n)])[:n]
 
 
 def history(n: int) -> list[EpochResult]:
@@ -80,107 +54,6 @@ def saved(figure: Figure, path: Path) -> Image.Image:
 def ink(image: Image.Image) -> float:
     """The share of pixels that are not white."""
     return float((np.asarray(image.convert("L")) < 250).mean())
-
-
-def text_boxes(axes: Axes) -> list[Bbox]:
-    """The extents of the tick labels and axis labels, drawn, in pixels."""
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
-    texts = [*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label, axes.yaxis.label]
-    return [text.get_window_extent() for text in texts if text.get_text()]
-
-
-class TestConfusion:
-    @pytest.mark.parametrize("n", [2, 10, 101])
-    def test_it_is_a_readable_picture(self, tmp_path: Path, n: int) -> None:
-        image = saved(confusion_figure(matrix(n), class_names(n), title="t"), tmp_path / "m.png")
-        assert 400 < image.width <= 4000
-        assert 400 < image.height <= 4000
-        assert ink(image) > 0.02
-
-    @pytest.mark.parametrize("n", [2, 10, 101])
-    def test_the_counts_are_those_of_the_matrix(self, n: int) -> None:
-        counts = matrix(n)
-        axes = confusion_figure(counts, class_names(n), title="t").axes[0]
-        shown = np.zeros_like(counts)
-        for text in axes.texts:
-            column, row = (round(position) for position in text.get_position())
-            shown[row, column] += int(text.get_text())
-        np.testing.assert_array_equal(shown, counts)
-
-    def test_rows_are_the_true_classes_and_the_labels_say_so(self) -> None:
-        counts = np.array([[5, 7], [0, 9]])  # seven of "ant" were taken for "bee"
-        axes = confusion_figure(counts, ["ant", "bee"], title="Confusion on 21 images").axes[0]
-        assert "true" in axes.get_ylabel()
-        assert "predicted" in axes.get_xlabel()
-        assert axes.get_title() == "Confusion on 21 images"
-        assert [label.get_text() for label in axes.get_xticklabels()] == ["ant", "bee"]
-        assert [label.get_text() for label in axes.get_yticklabels()] == ["ant", "bee"]
-        (seven,) = (text for text in axes.texts if text.get_text() == "7")
-        assert seven.get_position() == (1, 0)
-        # The first row is above the second, as in a table.
-        assert axes.transData.transform((0, 0))[1] > axes.transData.transform((0, 1))[1]
-
-    def test_the_shade_is_the_share_of_the_row(self) -> None:
-        counts = np.array([[6, 2, 0], [0, 0, 0], [1, 0, 3]])
-        (shades,) = confusion_figure(counts, list("abc"), title="t").axes[0].images
-        expected = [[0.75, 0.25, 0], [0, 0, 0], [0.25, 0, 0.75]]
-        np.testing.assert_allclose(shades.get_array(), expected)
-        assert shades.get_clim() == (0.0, 1.0)
-
-    def test_each_error_is_framed_and_nothing_else(self) -> None:
-        counts = np.array([[6, 2, 0], [0, 4, 0], [1, 0, 3]])
-        axes = confusion_figure(counts, list("abc"), title="t").axes[0]
-        framed = {(patch.get_y() + 0.5, patch.get_x() + 0.5) for patch in axes.patches}
-        assert framed == {(0, 1), (2, 0)}
-
-    @pytest.mark.parametrize("n", [2, 9, 101])
-    def test_names_do_not_run_into_each_other_or_off_the_picture(self, n: int) -> None:
-        figure = confusion_figure(matrix(n), class_names(n), title="t")
-        axes = figure.axes[0]
-        boxes = text_boxes(axes)
-        page = figure.bbox
-        for box in boxes:
-            assert page.x0 <= box.x0 < box.x1 <= page.x1
-            assert page.y0 <= box.y0 < box.y1 <= page.y1
-        for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
-            extents = [label.get_window_extent() for label in labels]
-            assert not any(a.overlaps(b) for a, b in itertools.pairwise(extents))
-
-    @pytest.mark.parametrize("count", [9, 12345, 123456])
-    def test_a_count_fits_its_cell(self, count: int) -> None:
-        counts = np.full((10, 10), count)
-        figure = confusion_figure(counts, list("0123456789"), title="t")
-        figure.draw_without_rendering()
-        axes = figure.axes[0]
-        cell = axes.transData.transform((1, 0))[0] - axes.transData.transform((0, 0))[0]
-        assert max(text.get_window_extent().width for text in axes.texts) <= cell
-
-    @pytest.mark.parametrize("n", [2, 5, 10, 101])
-    @pytest.mark.parametrize("search", ["digits", "s" * 100], ids=["short", "longest"])
-    def test_the_title_of_an_export_is_on_the_page(self, n: int, search: str) -> None:
-        title = f"{search}, cnn-12: 98.33% of 360 test images (errors: 6)"
-        figure = confusion_figure(matrix(n), class_names(n), title=title)
-        figure.draw_without_rendering()
-        box, page = figure.axes[0].title.get_window_extent(), figure.bbox
-        assert page.x0 <= box.x0 < box.x1 <= page.x1
-        assert page.y0 <= box.y0 < box.y1 <= page.y1
-
-    @pytest.mark.parametrize("name", NAMES)
-    def test_a_name_is_shown_as_it_is(self, tmp_path: Path, name: str) -> None:
-        figure = confusion_figure(matrix(2), [name, "b"], title=f"{name[:30]} & more")
-        axes = figure.axes[0]
-        for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
-            shown = labels[0].get_text()
-            assert shown == name or (shown.endswith("…") and name.startswith(shown[:-1]))
-            assert not labels[0].get_parse_math()
-        saved(figure, tmp_path / "m.png")
-
-    def test_a_class_without_images_and_a_matrix_of_zeros_can_be_drawn(
-        self, tmp_path: Path
-    ) -> None:
-        figure = confusion_figure(np.zeros((3, 3), np.int64), list("abc"), title="t")
-        assert not figure.axes[0].texts
-        saved(figure, tmp_path / "m.png")
 
 
 class TestCurves:
@@ -260,6 +133,35 @@ class TestCurves:
         assert str(mark.get_label()) == f"kept: epoch {epoch}, {label}"
         assert list(loss.get_lines()[-1].get_xdata()) == [epoch]
 
+    def test_the_batches_lie_around_the_mark_of_their_epoch(self) -> None:
+        batches = [(epoch, step, 2.0 - epoch + step / 8) for epoch in range(2) for step in range(4)]
+        loss = curves_figure(history(2), title="t", batches=batches).axes[0]
+        (line,) = (x for x in loss.get_lines() if str(x.get_label()) == "mini-batches")
+        places = np.asarray(line.get_xdata())
+        np.testing.assert_allclose(
+            places, [-0.375, -0.125, 0.125, 0.375, 0.625, 0.875, 1.125, 1.375]
+        )
+        assert list(line.get_ydata()) == [loss for _, _, loss in batches]
+        assert line.get_zorder() < min(x.get_zorder() for x in loss.get_lines() if x is not line)
+        left, right = loss.get_xlim()
+        assert left < places.min() < places.max() < right
+
+    def test_many_batches_become_means(self, tmp_path: Path) -> None:
+        random = np.random.default_rng(0)
+        batches = [
+            (epoch, step, float(random.lognormal())) for epoch in range(100) for step in range(1003)
+        ]
+        figure = curves_figure(history(100), title="t", batches=batches)
+        (line,) = (x for x in figure.axes[0].get_lines() if "mini-b" in str(x.get_label()))
+        assert len(line.get_xdata()) <= MOST_POINTS  # type: ignore[arg-type]
+        together = int(str(line.get_label()).split("means of ")[1])
+        losses = np.array([loss for _, _, loss in batches])
+        drawn = np.asarray(line.get_ydata())
+        assert drawn[3] == pytest.approx(losses[3 * together : 4 * together].mean())
+        rest = len(losses) % together
+        assert drawn[-1] == pytest.approx(losses[-rest:].mean())
+        assert saved(figure, tmp_path / "c.png").size == (1800, 570)
+
     def test_scores_that_are_unknown_are_left_out(self, tmp_path: Path) -> None:
         nan = float("nan")
         first = [dataclasses.replace(row, val_macro_f1=nan) for row in history(3)]
@@ -283,10 +185,11 @@ class TestCurves:
 
 def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
-    save_png(confusion_figure(matrix(2), list("ab"), title="t"), path)
+    counts = np.eye(2, dtype=np.int64)
+    save_png(confusion_figure(counts, list("ab"), title="t"), path)
     before = path.read_bytes()
-    broken = confusion_figure(matrix(2), list("ab"), title="t")
-    broken.axes[0].set_xlabel("$\\frac{$")  # no formula: drawing raises
+    broken = confusion_figure(counts, list("ab"), title="t")
+    broken.axes[0].set_title("$\\frac{$")  # no formula: drawing raises
     with pytest.raises(ValueError, match="frac"):
         save_png(broken, path)
     assert path.read_bytes() == before

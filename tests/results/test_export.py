@@ -11,18 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
-from hpsearch import SearchRecord, StudySpec, export, load_search, search
+from hpsearch import SearchRecord, StudySpec, TrainConfig, export, load_search, search
 from hpsearch.data.batches import steps_per_epoch
+from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.data.resident import ResidentImages
 from hpsearch.data.sealed import open_test_split
 from hpsearch.data.splits import Split, load_split, save_split
 from hpsearch.data.store import load_dataset
 from hpsearch.engine.records import SPLIT
 from hpsearch.errors import CheckpointError, DataError, SearchError
-from hpsearch.results.evaluation import restore_model, score
-from hpsearch.results.report import report_document
+from hpsearch.families import build_model
+from hpsearch.results.evaluation import restore_model
+from hpsearch.results.report import search_document
 from hpsearch.training.checkpoint import load_checkpoint, save_checkpoint
-from hpsearch.training.scores import classification_scores
 from hpsearch.training.trainer import evaluate
 
 
@@ -90,24 +91,132 @@ def test_an_export_has_what_it_promises(found: SearchRecord, tmp_path: Path) -> 
     }
     assert {path.name for path in result.folder.iterdir()} == {
         "model.pt",
+        "model.pt2",
+        "config.json",
         "confusion_matrix.png",
         "confusion_matrix.csv",
         "metrics.json",
+        "predictions.csv",
+        "mistakes.png",
         "learning_curves.png",
         "learning_curves.csv",
         "learning_curves_batches.csv",
+        "report.html",
+        "README.md",
     }
+    assert result.onnx is None
+
+
+def test_the_configuration_is_all_it_takes_to_rebuild_the_model(
+    found: SearchRecord, tmp_path: Path
+) -> None:
+    result = export(found.best, tmp_path / "out", device="cpu")
+    document = json.loads(result.config_json.read_text(encoding="utf-8"))
+    checkpoint = load_checkpoint(result.checkpoint)
+    assert TrainConfig.from_dict(document["config"]) == checkpoint.config
+    assert Preprocessing.from_dict(document["preprocessing"]) == checkpoint.preprocessing
+    assert tuple(document["classes"]) == checkpoint.classes
+    assert document["images"] == {"height": 8, "width": 8, "channels": 1, "fit": "crop"}
+    assert document["origin"]["data_fingerprint"] == found.fingerprints["data"]
+    assert document["origin"]["split_fingerprint"] == found.fingerprints["split"]
+    assert document["versions"] == dict(checkpoint.versions)
+    model = build_model(
+        TrainConfig.from_dict(document["config"]),
+        Preprocessing.from_dict(document["preprocessing"]).shape,
+        len(document["classes"]),
+    )
+    model.load_state_dict(dict(checkpoint.state))
+
+
+def test_page_and_card_say_what_the_metrics_say(found: SearchRecord, tmp_path: Path) -> None:
+    result = export(found.best, tmp_path / "out", device="cpu", onnx=True)
+    score, test = f"{100 * result.test_accuracy:.2f} %", result.metrics["test"]
+    low, high = (f"{100 * end:.2f} %" for end in test["accuracy_95"])
+    for path in (result.report_html, result.card):
+        text = path.read_text(encoding="utf-8")
+        for part in (score, low, high, f"{test['errors']} of 360", found.best.name, "digits"):
+            assert part in text, part
+        assert "for the first time" in text
+    page = result.report_html.read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 3  # matrix, mistakes, curves
+    assert "http" not in page.replace("http-equiv", "")  # it needs no network
+    card = result.card.read_text(encoding="utf-8")
+    for path in result.folder.iterdir():
+        if path.suffix != ".md" and path.name not in (
+            "confusion_matrix.png",
+            "learning_curves.png",
+        ):
+            assert f"`{path.name}`" in card
+    assert result.onnx is not None
+    again = export(found.best, tmp_path / "again", device="cpu")
+    for path in (again.report_html, again.card):
+        assert "opened 2 times" in path.read_text(encoding="utf-8")
+
+
+def test_what_a_look_gave_is_recorded(found: SearchRecord, tmp_path: Path) -> None:
+    exported = export(found.best, tmp_path / "out", device="cpu")
+    (result,) = load_search(found.runs).results
+    assert (result.trial, result.kind) == (found.best.name, "export")
+    assert result.accuracy == exported.test_accuracy
+    assert Path(result.folder) == tmp_path / "out"
+    assert result.details["accuracy_95"] == exported.metrics["test"]["accuracy_95"]
+
+
+def test_a_model_without_portable_form_is_exported_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A family of the user's own, whose Python looks at the pixels."""
+    (tmp_path / "looks.py").write_text(_LOOKS, encoding="utf-8")
+    spec = StudySpec(families=(str(tmp_path / "looks.py"),), trials=1, epochs=1)
+    best = search(spec, runs=tmp_path / "runs", device="cpu").best
+    result = export(best, tmp_path / "out", device="cpu")
+    assert result.program is None
+    (note,) = result.notes
+    assert "model.pt2" in note
+    assert "looks" in note
+    for path in (result.report_html, result.card, result.metrics_json):
+        assert "there is no model.pt2" in path.read_text(encoding="utf-8").replace("\\", "")
+    with pytest.raises(CheckpointError, match=r"looks"):
+        export(best, tmp_path / "onnx", device="cpu", onnx=True)
+    assert not (tmp_path / "onnx").exists()
+    assert len(load_search(tmp_path / "runs").openings) == 1
+
+
+_LOOKS = """
+from torch import nn
+from hpsearch import Family, StagedModel, ask_start, suggest_training
+
+class Looks(nn.Module):
+    def __init__(self, features, classes):
+        super().__init__()
+        self.linear = nn.Linear(features, classes)
+
+    def forward(self, images):
+        flat = images.flatten(1)
+        if flat.sum().item() > 1e9:
+            flat = -flat
+        return self.linear(flat)
+
+def suggest(s, shape):
+    start = ask_start(s, shape, family="looks")
+    return suggest_training(s, start, options={})
+
+def build(options, shape, n_classes):
+    return StagedModel({"head": Looks(shape.height * shape.width * shape.channels, n_classes)})
+
+FAMILY = Family(summary="looks", suggest=suggest, build=build, defaults=({"lr": 0.01},))
+"""
 
 
 def test_every_opening_of_the_test_split_is_recorded_and_shown(
     found: SearchRecord, tmp_path: Path
 ) -> None:
-    assert report_document(found)["test_openings"] == []
+    assert search_document(found)["test_openings"] == []
     first = export(found.best, tmp_path / "one", device="cpu")
     second = export(found.ranked("logistic")[0], tmp_path / "two", device="cpu")
     assert (first.times_opened, second.times_opened) == (1, 2)
     assert second.metrics["test_split_opened"] == 2
-    openings = report_document(load_search(found.runs))["test_openings"]
+    openings = search_document(load_search(found.runs))["test_openings"]
     assert [row["trial"] for row in openings] == [
         found.best.name,
         found.ranked("logistic")[0].name,
@@ -235,46 +344,8 @@ def test_data_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.M
     assert export(load_search("../runs").best, "out", device="cpu").checkpoint.is_file()
 
 
-def test_scores_by_hand() -> None:
-    labels = np.array([0, 0, 0, 1, 1, 2])
-    logits = torch.full((6, 3), -5.0)
-    for row, guess in enumerate([0, 0, 1, 1, 1, 0]):
-        logits[row, guess] = 5.0
-    scores = score(logits, labels, ("a", "b", "c"))
-    assert scores.matrix.tolist() == [[2, 1, 0], [0, 2, 0], [1, 0, 0]]
-    assert scores.metrics["accuracy"] == pytest.approx(4 / 6)
-    assert scores.metrics["errors"] == 2
-    assert scores.metrics["balanced_accuracy"] == pytest.approx((2 / 3 + 1 + 0) / 3)
-    assert scores.metrics["classes"]["c"] == {
-        "precision": 0.0,
-        "recall": 0.0,
-        "f1": 0.0,
-        "support": 1,
-    }
-    # Wilson's interval for 4 of 6, from its formula.
-    z, p, n = 1.959964, 4 / 6, 6
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    assert scores.metrics["accuracy_95"] == pytest.approx([centre - half, centre + half], abs=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
-def test_scores_are_those_of_the_training() -> None:
-    """Also where a class is absent: of the two definitions in use, one is meant everywhere."""
-    labels = np.array([0, 0, 0, 1, 1])
-    logits = torch.full((5, 4), -5.0)
-    predicted = [0, 0, 1, 1, 2]
-    for row, guess in enumerate(predicted):
-        logits[row, guess] = 5.0
-    metrics = score(logits, labels, ("a", "b", "c", "d")).metrics
-    trained = classification_scores(torch.from_numpy(labels), torch.tensor(predicted), 4)
-    assert metrics["accuracy"] == trained.accuracy
-    assert metrics["balanced_accuracy"] == pytest.approx(trained.balanced_accuracy)
-    assert metrics["macro_f1"] == pytest.approx(trained.macro_f1)
-
-
 def test_a_report_is_the_record(found: SearchRecord) -> None:
-    document = report_document(found, best=2)
+    document = search_document(found, best=2)
     assert json.loads(json.dumps(document)) == document
     assert {row["family"] for row in document["leaderboard"]} == {"logistic", "mlp"}
     assert document["leaderboard"][0]["best"]["trial"] == found.best.name

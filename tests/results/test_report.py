@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,13 @@ from rich.console import Console
 from hpsearch import SearchRecord, StudySpec, TrialRecord
 from hpsearch.cli.report import print_report
 from hpsearch.cli.text import UNITS, objective_value, scaled
+from hpsearch.engine import ledger
 from hpsearch.engine.place import Place
-from hpsearch.results.report import report_document
+from hpsearch.results.report import report_document, search_document, trials_csv
+from hpsearch.results.report_cells import of_test, varied_text
 from hpsearch.training.costs import COSTS, objective_rows
+from hpsearch.training.epoch import EpochResult
+from hpsearch.training.history import write_history
 from hpsearch.training.objectives import OBJECTIVES
 
 
@@ -121,7 +128,7 @@ class TestSeveralObjectives:
         assert record_of(trial(0)).pareto() == []
 
     def test_the_document_has_the_front(self) -> None:
-        document = report_document(record_of(*FRONT, objective=SEVERAL), best=1)
+        document = search_document(record_of(*FRONT, objective=SEVERAL), best=1)
         assert document["objective"] == "val_accuracy"
         assert [row["name"] for row in document["objectives"]] == SEVERAL.split(",")
         assert document["objectives"][1] == {
@@ -139,7 +146,7 @@ class TestSeveralObjectives:
         }
         assert len(document["best_trials"]) == 1
         assert [row["family"] for row in document["leaderboard"]] == ["cnn", "mlp"]
-        without_nan = report_document(record_of(*FRONT[:5], objective=SEVERAL))
+        without_nan = search_document(record_of(*FRONT[:5], objective=SEVERAL))
         assert json.loads(json.dumps(without_nan)) == without_nan
 
     def test_people_see_a_table(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +164,7 @@ class TestSeveralObjectives:
 
     def test_with_one_objective_there_is_no_table(self, capsys: pytest.CaptureFixture[str]) -> None:
         record = record_of(trial(0, 0.5), trial(1, 0.7))
-        document = report_document(record)
+        document = search_document(record)
         assert document["pareto"] == []
         assert [row["name"] for row in document["objectives"]] == ["val_accuracy"]
         assert document["best_trials"][0]["values"] == {"val_accuracy": 0.7}
@@ -179,7 +186,7 @@ class TestStates:
     )
 
     def test_each_is_counted_where_it_belongs(self) -> None:
-        document = report_document(record_of(*self.TRIALS))
+        document = search_document(record_of(*self.TRIALS))
         cnn, mlp = sorted(document["leaderboard"], key=lambda row: row["family"])
         counted = {
             "complete": 1,
@@ -266,3 +273,195 @@ def test_every_cost_has_a_unit_that_is_written_in_its_own_way() -> None:
     for row in COSTS:
         assert row.unit in UNITS
         assert objective_value(row, None) == "–"
+
+
+def result_of(name: str, accuracy: float, **more: Any) -> ledger.TestResult:
+    given = {"when": "2026", "kind": "export", "folder": "out", "details": {}}
+    return ledger.TestResult(trial=name, accuracy=accuracy, **{**given, **more})
+
+
+class TestSeveralSearches:
+    FIRST = record_of(trial(0, 0.9), trial(0, 0.7, family="mlp"), trial(1, 0.8, state="pruned"))
+    SECOND = dataclasses.replace(
+        record_of(
+            trial(0, 0.8, search="other"), trial(1, search="other", state="failed", family="mlp")
+        ),
+        name="other",
+    )
+
+    def test_the_leaderboard_is_over_all_of_them(self) -> None:
+        document = report_document([self.SECOND, self.FIRST])
+        rows = [(row["search"], row["family"], row["trial"]) for row in document["leaderboard"]]
+        assert rows == [
+            ("digits", "cnn", "cnn-0"),
+            ("other", "cnn", "cnn-0"),
+            ("digits", "mlp", "mlp-0"),
+            ("other", "mlp", None),
+        ]
+        assert document["not_ranked"] == ""
+        assert [search["search"] for search in document["searches"]] == ["other", "digits"]
+        assert document["leaderboard"][0]["trials"] == 2  # the pruned one counts, too
+        assert json.loads(json.dumps(document)) == document
+
+    def test_a_search_that_is_named_twice_is_there_once(self) -> None:
+        document = report_document([self.FIRST, self.SECOND, self.FIRST])
+        assert [search["search"] for search in document["searches"]] == ["digits", "other"]
+        assert report_document(self.FIRST) == report_document([self.FIRST, self.FIRST])
+
+    @pytest.mark.parametrize(
+        ("change", "word"),
+        [
+            ({"fingerprints": {"data": "x", "split": "s"}}, "data"),
+            ({"fingerprints": {"data": "d", "split": "x"}}, "splits"),
+            ({"spec": StudySpec(objective="val_loss", families=("cnn", "mlp")).to_dict()}, "obj"),
+        ],
+    )
+    def test_what_cannot_be_compared_is_said(
+        self, change: dict[str, Any], word: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        trials = (trial(0, 0.95, search="third", val_loss=0.5),)
+        third = dataclasses.replace(self.SECOND, name="third", trials=trials, **change)
+        document = report_document([self.FIRST, third])
+        assert word in document["not_ranked"]
+        assert "validation accuracy" in document["not_ranked"]
+        # Values of one are losses, of the other accuracies: the accuracy decides.
+        assert [row["search"] for row in document["leaderboard"]][:2] == ["third", "digits"]
+        print_report(Console(width=120), document)
+        assert document["not_ranked"] in capsys.readouterr().out
+
+    def test_people_see_the_leaderboard_first(self, capsys: pytest.CaptureFixture[str]) -> None:
+        print_report(Console(width=80), report_document([self.FIRST, self.SECOND]))
+        lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+        assert lines[0] == "leaderboard"
+        head = "search best trial val. acc. test opened trials time params MACs"
+        assert lines.index(head) < lines.index("digits cnn-0 90.00 % – 0 2 2.0 s 7 –")
+        assert "other mlp: none – – 0 1 1.0 s – –" in lines
+        assert sum("families, best" in line for line in lines) == 2
+        print_report(Console(width=80), report_document(self.FIRST))
+        assert "leaderboard" not in capsys.readouterr().out
+
+
+class TestTestScores:
+    def test_only_the_very_trial_that_was_exported_has_one(self) -> None:
+        record = dataclasses.replace(
+            record_of(trial(0, 0.9), trial(1, 0.8), trial(0, 0.7, family="mlp")),
+            results=(result_of("cnn-1", 0.99), result_of("mlp-0", 0.5), result_of("mlp-0", 0.6)),
+        )
+        document = report_document(record)
+        assert [row["test"] and row["test"]["accuracy"] for row in document["leaderboard"]] == [
+            None,  # the best has none, though a worse one has
+            0.6,  # the newest
+        ]
+        best = document["searches"][0]["best_trials"]
+        assert [row["test"] and row["test"]["accuracy"] for row in best] == [None, 0.99, 0.6]
+
+    def test_people_see_it_where_there_is_one(self, capsys: pytest.CaptureFixture[str]) -> None:
+        record = record_of(trial(0, 0.9), trial(0, 0.7, family="mlp"))
+        assert "test " not in printed(record, capsys).split("families, best")[1].split("best t")[0]
+        record = dataclasses.replace(record, results=(result_of("mlp-0", 0.1234),))
+        shown = printed(record, capsys)
+        assert " test " in shown
+        assert "12.34 %" in shown
+
+    @pytest.mark.parametrize(
+        ("details", "text", "short"),
+        [
+            ({}, "90.00 %", "90.00 %"),
+            ({"accuracy_95": [0.8, 0.95]}, "90.00 % (80.0 to 95.0)", "90.00 %"),
+            (
+                {"mean": 0.88, "std": 0.0123, "seeds": [1, 2, 3]},
+                "88.00 % ± 1.23 (3 seeds)",
+                "88.00 % ± 1.23",
+            ),
+            ({"mean": 0.88, "std": None, "seeds": 1}, "88.00 % (1 seed)", "88.00 %"),
+        ],
+    )
+    def test_one_model_has_an_interval_and_several_seeds_a_deviation(
+        self, details: dict[str, Any], text: str, short: str
+    ) -> None:
+        record = dataclasses.replace(
+            record_of(trial(0, 0.9)), results=(result_of("cnn-0", 0.9, details=details),)
+        )
+        (row, _) = report_document(record)["leaderboard"]
+        assert of_test(row["test"]) == text
+        assert of_test(row["test"], short=True) == short
+        assert of_test(None) == "–"
+
+
+class TestVaried:
+    def test_only_what_differs_is_named_with_what_was_tried(self) -> None:
+        rates = [1e-4, 1e-3, 0.3]
+        trials = [
+            trial(n, 0.5, params={"lr": lr, "layers": n, "optimizer": name, "width": 64})
+            for n, (lr, name) in enumerate(zip(rates, ["sgd", "adamw", "sgd"], strict=True))
+        ]
+        trials.append(trial(9, state="infeasible", params={"lr": 99.0, "width": 1}))
+        row, other = report_document(record_of(*trials))["varied"]
+        assert row["varied"] == {
+            "lr": {"low": 1e-4, "high": 0.3},
+            "layers": {"values": [0, 1, 2]},
+            "optimizer": {"values": ["adamw", "sgd"]},
+        }
+        text = varied_text(row["varied"])
+        assert text == "lr 0.0001 to 0.3; layers 0, 1, 2; optimizer adamw, sgd"
+        assert other["varied"] == {}
+
+    def test_numbers_that_come_again_are_listed(self) -> None:
+        trials = [trial(n, 0.5, params={"lr": (0.1, 0.01)[n % 2]}) for n in range(4)]
+        (row, _) = report_document(record_of(*trials))["varied"]
+        assert row["varied"] == {"lr": {"values": [0.01, 0.1]}}
+
+    def test_losses_are_those_of_the_best_epoch(self, tmp_path: Path) -> None:
+        history = [epoch_of(0, 0.4), epoch_of(1, 0.9), epoch_of(2, 0.8)]
+        write_history(tmp_path / "history.csv", history)
+        best = trial(0, 0.9, best_epoch=1, folder=tmp_path)
+        (row, _) = report_document(record_of(best))["varied"]
+        assert (row["train_loss"], row["train_accuracy"]) == (0.1, 0.9)
+        assert (row["val_loss"], row["val_accuracy"]) == (best.val_loss, 0.9)
+        (tmp_path / "history.csv").unlink()
+        (row, _) = report_document(record_of(best))["varied"]
+        assert (row["train_loss"], row["val_accuracy"]) == (None, 0.9)
+
+
+def epoch_of(epoch: int, accuracy: float) -> EpochResult:
+    scores = ("accuracy", "balanced_accuracy", "macro_f1")
+    return EpochResult(
+        epoch=epoch,
+        train_loss=0.1 * epoch,
+        val_loss=1 - accuracy,
+        **{f"{part}_{name}": accuracy for part in ("train", "val") for name in scores},
+        lr=0.1,
+        dropout=0.0,
+        seconds=1.0,
+        images_per_second=1.0,
+        is_best=True,
+        batch_losses=(),
+    )
+
+
+class TestTrialsTable:
+    def test_each_trial_is_a_row_with_its_parameters(self) -> None:
+        nasty = {"epochs": 7, "=1+1": "@x", "lr": 0.1}
+        record = record_of(
+            trial(0, 0.9, 5.0, params=nasty),
+            trial(1, state="failed", params={}, failure="=it broke"),
+            trial(0, 0.5, 6.0, family="mlp", params={"width": 64}),
+            objective="val_accuracy,params",
+        )
+        rows = list(csv.DictReader(io.StringIO(trials_csv([record, record]), newline="")))
+        assert [(row["search"], row["trial"], row["state"]) for row in rows] == [
+            ("digits", "cnn-0", "complete"),
+            ("digits", "cnn-1", "failed"),
+            ("digits", "mlp-0", "complete"),
+        ]
+        # A parameter may be called as a column of ours is.
+        assert (rows[0]["epochs"], rows[0]["params_epochs"]) == ("1", "7")
+        assert (rows[0]["value"], rows[0]["values_params"], rows[0]["params_lr"]) == (
+            "0.9",
+            "5.0",
+            "0.1",
+        )
+        assert rows[1]["failure"] == "'=it broke"
+        assert rows[0]["params_=1+1"] == "'@x"
+        assert {rows[1][name] for name in rows[1] if name.startswith(("params_", "value"))} == {""}
+        assert (rows[2]["params_width"], rows[2]["params_lr"]) == ("64", "")

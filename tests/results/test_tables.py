@@ -30,3 +30,8 @@ def test_tables_keep_texts_and_numbers(rows: list[tuple[str, float, int]]) -> No
 def test_truths_are_numbers_and_nothing_is_empty(tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", ("a", "b", "c"), [(True, None, -1.5)])
     assert (tmp_path / "t.csv").read_bytes() == b"a,b,c\r\n1,,-1.5\r\n"
+
+
+def test_bytes_of_a_file_name_that_are_no_text_are_written_out(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.csv", ("name",), [("im\udcff.png",)])
+    assert (tmp_path / "t.csv").read_bytes() == b"name\r\nim\\udcff.png\r\n"

@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 
 from hpsearch.errors import CheckpointError
 from hpsearch.training.epoch import EpochResult
-from hpsearch.training.history import read_history, write_batches, write_history
+from hpsearch.training.history import (
+    read_batches,
+    read_history,
+    write_batches,
+    write_history,
+)
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 RESULTS = st.builds(
@@ -84,6 +89,8 @@ def test_the_losses_of_all_batches_are_a_table(tmp_path: Path, history: list[Epo
     }
     expected = {row.epoch: list(enumerate(row.batch_losses)) for row in history if row.batch_losses}
     assert repr(read) == repr(expected)
+    flat = tuple((epoch, *pair) for epoch, pairs in expected.items() for pair in pairs)
+    assert repr(read_batches(tmp_path / "batches.csv")) == repr(flat)
 
 
 def test_the_tables_appear_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -197,6 +204,35 @@ def test_a_changed_row_is_refused(tmp_path: Path, old: bytes, new: bytes) -> Non
     path.write_bytes(whole.replace(old, new, 1))
     with pytest.raises(CheckpointError, match="history"):
         read_history(path)
+
+
+def test_cut_losses_of_batches_are_refused_or_end_with_a_whole_row(tmp_path: Path) -> None:
+    path = tmp_path / "batches.csv"
+    write_batches(path, results(3))
+    whole, rows = path.read_bytes(), read_batches(path)
+    assert len(rows) == 6
+    kept = []
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        try:
+            found = read_batches(path)
+        except CheckpointError:
+            continue
+        assert found == rows[: len(found)]
+        kept.append(len(found))
+    assert sorted(set(kept)) == [0, 1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\n", b"a,b\n1,2\n", b"epoch,step,loss\n0,0\n", b"epoch,step,loss\n0,0,x\n"]
+)
+def test_what_is_no_table_of_batches_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "b.csv").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"b\.csv") as caught:
+        read_batches(tmp_path / "b.csv")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_batches(tmp_path / "missing.csv")
 
 
 def test_a_missing_history_is_an_error(tmp_path: Path) -> None:

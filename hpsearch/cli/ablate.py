@@ -1,0 +1,209 @@
+"""`hpsearch ablate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from hpsearch.cli.options import RUNS, Runs, Storage, WorkerOptions, takes
+from hpsearch.cli.text import make_table, objective_value, say
+
+if TYPE_CHECKING:
+    from hpsearch.engine.ablation import Ablation
+    from hpsearch.results.ablation import AblationRow
+    from hpsearch.training.objectives import Objective
+
+BEST = "best"
+
+
+@takes(run=WorkerOptions)
+def ablate_cli(
+    run: WorkerOptions,
+    search: Annotated[
+        str, typer.Argument(metavar="NAME", help="The search whose trial is to be varied.")
+    ],
+    vary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Parameters to vary, one at a time, such as lr,batch_size,optimizer: all choices "
+            "of the search, or five values of its range.",
+        ),
+    ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=A,B",
+            help="A parameter to vary and the values to try, also such as were not searched: "
+            "lr=1e-4,1e-3; a list has slashes (widths=512/256,256). Give the option again for "
+            "more.",
+        ),
+    ] = None,
+    around: Annotated[
+        str, typer.Option(metavar="TRIAL", help="A trial such as cnn-7, or best.")
+    ] = BEST,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each training; by default those of the search.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of all trainings; by default that of the trial.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the new search; by default NAME-ablation.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FIGURE.png",
+            help="By default ablation.png among the files of the new search.",
+        ),
+    ] = None,
+    runs: Runs = RUNS,
+    storage: Storage = None,
+) -> None:
+    """Vary a trial's parameters, one at a time.
+
+    The trial's configuration is trained again, and then with one parameter changed, as a search of
+    its own on the same data and split: the same command again goes on with it. Then there is a
+    figure with each parameter's curves.
+    """
+    import optuna
+
+    from hpsearch.cli.live import watched
+    from hpsearch.engine.ablation import ablation_of, ablation_spec
+    from hpsearch.engine.records import load_search
+    from hpsearch.engine.search import search as run_search
+    from hpsearch.errors import SearchError
+    from hpsearch.results.ablation import FIGURE, check_same_data, write_picture
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    by = run.arguments()
+    _check_picture(out)
+    record = load_search(runs, search, storage=storage)
+    trial = record.best if around == BEST else record.trial(around)
+    spec = ablation_spec(
+        record,
+        vary=parse_vary(vary, values or []),
+        around=trial,
+        name=name,
+        epochs=epochs,
+        seed=seed,
+    )
+    check_same_data(trial)
+    console = Console()
+    with watched(console) as view:
+        done = run_search(spec, runs=runs, storage=storage, watch=view.watch, **by)
+    ablation = ablation_of(done)
+    if ablation is None:
+        raise SearchError(f"search {done.name!r} is no ablation")
+    picture = out or done.folder / FIGURE
+    write_picture(ablation, picture)
+    print_ablation(console, ablation, around=f"{trial.name} of search {record.name}")
+    if view.stopping:
+        say(console, f"It was stopped ({view.stopping}); the same command goes on")
+    say(console, f"figure: {picture}")
+    if not done.ranked():
+        raise typer.Exit(1)
+
+
+def parse_vary(names: str | None, values: list[str]) -> dict[str, tuple[Any, ...] | None]:
+    """What --vary and --values say: by name the values, or None where they follow from the search.
+
+    Raises:
+        SearchError: none is named, or one of them twice, or the texts have not their form.
+        SpaceError: a value has not its form.
+    """
+    from hpsearch.errors import SearchError
+    from hpsearch.families import Range, parse_override
+
+    given = [] if names is None else [part.strip() for part in names.split(",")]
+    if not all(given) or any("=" in part for part in given):
+        raise SearchError(
+            f"--vary takes names such as lr,batch_size, but got {names!r}; values are given with "
+            "--values NAME=A,B"
+        )
+    asked: list[tuple[str, tuple[Any, ...] | None]] = [(part, None) for part in given]
+    for text in values:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise SearchError(f"--values takes NAME=A,B, such as lr=1e-4,1e-3, but got {text!r}")
+        _, override = parse_override(text)
+        if isinstance(override, Range):
+            raise SearchError(
+                f"--values {name} takes single values, such as lr=1e-4,1e-3, but got {value!r}"
+            )
+        asked.append((name, override if isinstance(override, tuple) else (override,)))
+    if not asked:
+        raise SearchError("say what to vary: --vary lr,optimizer, or --values lr=1e-4,1e-3")
+    vary = dict(asked)
+    if len(vary) < len(asked):
+        twice = next(name for name in vary if sum(name == key for key, _ in asked) > 1)
+        raise SearchError(f"{twice} is given twice; give it once, after --vary or --values")
+    return vary
+
+
+def _check_picture(path: Path | None) -> None:
+    """Before anything is trained."""
+    from hpsearch.errors import SearchError
+
+    if path is not None and path.suffix.lower() != ".png":
+        raise SearchError(f"-o {path}: the figure's name must end in .png")
+    if path is not None and path.is_dir():
+        raise SearchError(f"-o {path} is a folder; name a file in it")
+
+
+def print_ablation(console: Console, ablation: Ablation, *, around: str = "") -> None:
+    """Prints a table, a row a value, and how far it can be trusted.
+
+    Args:
+        around: what the center is, in words.
+    """
+    from hpsearch.results.ablation import ablation_rows, chance_note
+
+    objective = ablation.record.objective
+    table = make_table(
+        f"search {ablation.record.name}: one parameter at a time"
+        + (f", around {around}" if around else ""),
+        left=("parameter", "value", "trial"),
+        right=(objective.short, "difference", "loss", "epoch"),
+    )
+    center, *rows = ablation_rows(ablation)
+    table.add_row("center", "", *_cells(center, objective))
+    shown = ""
+    for row in rows:
+        name = "" if row.parameter == shown else row.parameter
+        table.add_row(name, _setting(row), *_cells(row, objective))
+        shown = row.parameter
+    console.print(table)
+    for row in (center, *rows):
+        if row.failure:
+            setting = f" ({row.parameter} {_setting(row)})" if row.parameter else ""
+            say(console, f"{row.trial}{setting} {row.state}: {row.failure}")
+    say(console, chance_note(ablation))
+
+
+def _setting(row: AblationRow) -> str:
+    from hpsearch.figures.ablation import value_text
+
+    return value_text(row.setting if isinstance(row.setting, str) else float(row.setting))
+
+
+def _cells(row: AblationRow, objective: Objective) -> tuple[str, ...]:
+    return (
+        row.trial or "–",
+        objective_value(objective, row.value) if row.value is not None else row.state,
+        _difference(objective, row.difference),
+        "–" if row.val_loss is None else f"{row.val_loss:.4f}",
+        "–" if row.best_epoch is None else str(row.best_epoch),
+    )
+
+
+def _difference(objective: Objective, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:+.2f} %" if objective.is_share else f"{value:+.4f}"

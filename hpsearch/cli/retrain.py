@@ -1,0 +1,267 @@
+"""`hpsearch retrain`."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hpsearch.cli.options import INTERRUPTED, RUNS, Device, Name, Runs, Storage
+from hpsearch.cli.text import (
+    accuracy,
+    count_of,
+    duration,
+    make_table,
+    objective_name,
+    objective_value,
+    say,
+)
+from hpsearch.names import printable
+
+if TYPE_CHECKING:
+    from hpsearch.engine.records import SearchRecord
+    from hpsearch.results.candidates import Comparison
+    from hpsearch.results.rerun import RunEpoch, RunOver
+    from hpsearch.results.retrain import Retrained
+    from hpsearch.training.epoch import EpochResult
+    from hpsearch.training.objectives import Objective
+
+FOLDS = 3
+
+
+def retrain_cli(
+    name: Name = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            help="By default exports/NAME-retrained, or exports/NAME-TRIAL-retrained with --trial.",
+        ),
+    ] = None,
+    trial: Annotated[
+        str | None, typer.Option(help="A trial such as cnn-7; by default the best one.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", help="How many trainings; the first has the trial's seed.")
+    ] = 5,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PARTS",
+            help="train (default), as in the search; or train+val: on the validation images, too, "
+            "for as many epochs as the search found best (default with --top).",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(metavar="E", help="Another number of epochs; the schedules span them."),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Train the K best configurations on --folds first, and go on with the one that "
+            "stays best.",
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="F",
+            help="Divisions of the training and validation images for --top; by default 3.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an export that is there already.")
+    ] = False,
+    runs: Runs = RUNS,
+    storage: Storage = None,
+    device: Device = "auto",
+) -> None:
+    """Train a stored configuration again, with several seeds.
+
+    All of the models are tested at one look at the test split, which is recorded and counted. What
+    is written is an export, of the model that is best on the validation images, or with train+val
+    of the first one.
+    """
+    from hpsearch.engine.records import load_search
+    from hpsearch.errors import SearchError
+    from hpsearch.results.retrain import retrain, retrain_best
+
+    if top is None and folds is not None:
+        raise SearchError("--folds is for --top: how many configurations to train on folds")
+    if top is not None and (trial is not None or epochs is not None):
+        other = "--trial" if trial is not None else "--epochs"
+        raise SearchError(f"--top finds the trial and its epochs itself; leave out {other}")
+    record = load_search(runs, name, storage=storage)
+    chosen = record.best if trial is None else record.trial(trial)
+    folder = record.name if trial is None else f"{record.name}-{trial}"
+    out = out or Path("exports") / f"{folder}-retrained"
+    console = Console()
+    with _interruptible(console), _progress(console, record.objective) as watch:
+        if top is None:
+            done = retrain(
+                chosen,
+                out,
+                seeds=seeds,
+                on=on or "train",  # type: ignore[arg-type]
+                epochs=epochs,
+                replace=force,
+                device=device,
+                watch=watch,
+            )
+        else:
+            done = retrain_best(
+                record,
+                out,
+                top=top,
+                folds=FOLDS if folds is None else folds,
+                seeds=seeds,
+                on=on or "train+val",  # type: ignore[arg-type]
+                replace=force,
+                device=device,
+                watch=watch,
+            )
+    _show(console, record, done)
+
+
+@contextlib.contextmanager
+def _interruptible(console: Console) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(console, "stopped; nothing was written")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def _progress(
+    console: Console, objective: Objective
+) -> Iterator[Callable[[RunEpoch | RunOver], None]]:
+    """A function that shows each training that is over, and on a terminal each epoch of the one
+    that runs.
+    """
+    redraws = console.is_terminal and not console.is_dumb_terminal
+    with contextlib.ExitStack() as stack:
+        live = None
+        if redraws:
+            live = stack.enter_context(Live(console=console, refresh_per_second=8, transient=True))
+
+        def watch(event: RunEpoch | RunOver) -> None:
+            from hpsearch.results.rerun import RunOver
+
+            if isinstance(event, RunOver):
+                say(console, over_text(event, objective))
+            elif live is not None:
+                live.update(Text(printable(epoch_text(event, objective)), style="dim"))
+
+        yield watch
+
+
+def epoch_text(event: RunEpoch, objective: Objective) -> str:
+    """Seed 2 of 5: epoch 7 of 20, validation 97.22 %."""
+    result = event.result
+    return f"{event.what}: epoch {result.epoch + 1} of {event.epochs}{_value(objective, result)}"
+
+
+def over_text(event: RunOver, objective: Objective) -> str:
+    """Seed 2 of 5: validation 97.50 % in epoch 12."""
+    if event.kept is None:
+        return f"{event.what} failed: {event.failure}"
+    return f"{event.what}: kept epoch {event.kept.epoch}{_value(objective, event.kept)}"
+
+
+def _value(objective: Objective, result: EpochResult) -> str:
+    value = objective.value(result)
+    if math.isnan(value):
+        return f", training loss {result.train_loss:.4f}"
+    return f", {objective_name(objective)} {objective_value(objective, value)}"
+
+
+def _show(console: Console, record: SearchRecord, done: Retrained) -> None:
+    objective = record.objective
+    if done.comparison is not None:
+        console.print(_candidates_table(done.comparison))
+    console.print(_seeds_table(done, objective))
+    spread, test = done.accuracy, done.metrics["test"]
+    low, high = test["accuracy_95"]
+    lines = [
+        f"trial {done.trial.name} of search {record.name}, trained again on {done.on}",
+        f"test              {accuracy(spread.mean)}"
+        + (
+            ""
+            if spread.std is None
+            else f" ± {100 * spread.std:.2f} (mean and standard deviation over "
+            f"{spread.count} seeds)"
+        ),
+    ]
+    if spread.interval is not None:
+        lines.append(
+            f"95 % interval     {accuracy(spread.interval[0])} to {accuracy(spread.interval[1])} "
+            "(of the mean, for other seeds)"
+        )
+    lines += [
+        f"kept              seed {done.kept.seed}: {accuracy(test['accuracy'])} (errors: "
+        f"{test['errors']} of {test['images']} images; 95 % {accuracy(low)} to {accuracy(high)})",
+        f"test split        opened {count_of(done.times_opened)} in this search",
+        f"written to        {done.folder}",
+    ]
+    for line in [*lines, *(f"note: {note}" for note in done.notes[1:])]:
+        say(console, line)
+
+
+def _seeds_table(done: Retrained, objective: Objective) -> Table:
+    table = make_table(left=["seed"], right=["epoch", objective.short, "test acc.", "time"])
+    for seed in done.seeds:
+        mark = " (kept)" if seed is done.kept else ""
+        if seed.kept is None:
+            table.add_row(f"{seed.seed}", "failed", "–", "–", "–")
+            continue
+        value = objective.value(seed.kept)
+        table.add_row(
+            f"{seed.seed}{mark}",
+            str(seed.kept.epoch),
+            "–" if math.isnan(value) else objective_value(objective, value),
+            accuracy(seed.test_scores["accuracy"]),
+            duration(seed.seconds),
+        )
+    return table
+
+
+def _candidates_table(comparison: Comparison) -> Table:
+    objective = comparison.objective
+    table = make_table(
+        left=["trial"],
+        right=["in the search", "", "on the folds", "±", "difference", ""],
+    )
+    for place, candidate in enumerate(comparison.candidates, 1):
+        row = [
+            printable(candidate.trial.name),
+            objective_value(objective, candidate.searched),
+            f"#{candidate.place}",
+        ]
+        if candidate.difference is None or candidate.standard_error is None:
+            table.add_row(*row, "failed", "–", "–", f"#{place}")
+            continue
+        table.add_row(
+            *row,
+            objective_value(objective, candidate.mean),
+            _points(objective, candidate.standard_error),
+            _points(objective, candidate.difference, sign="+"),
+            f"#{place}",
+        )
+    return table
+
+
+def _points(objective: Objective, value: float, *, sign: str = "") -> str:
+    return f"{100 * value:{sign}.2f}" if objective.is_share else f"{value:{sign}.4f}"

@@ -1,0 +1,123 @@
+"""One configuration trained with several seeds, as a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+from textwrap import wrap
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from hpsearch.figures._canvas import BLUE, GRAY, ORANGE, font_families, new_figure, tidy
+from hpsearch.names import printable
+from hpsearch.training.epoch import EpochResult
+from hpsearch.training.objectives import DEFAULT_OBJECTIVE, objective_info
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeedCurve:
+    """A training with one seed.
+
+    Attributes:
+        history: its epochs, at least one; validation scores that are not numbers are not drawn.
+        kept: the epoch whose weights were tested.
+        is_kept: whether its model is the one that is kept.
+    """
+
+    seed: int
+    history: tuple[EpochResult, ...]
+    kept: EpochResult
+    test_accuracy: float
+    is_kept: bool
+
+
+def seeds_figure(
+    curves: Sequence[SeedCurve],
+    *,
+    title: str,
+    objective: str = DEFAULT_OBJECTIVE,
+    interval: tuple[float, float] | None = None,
+) -> Figure:
+    """Draws loss and objective of all trainings over the epochs, and their test accuracies.
+
+    Args:
+        curves: at least one.
+        title: above the picture.
+        objective: by which epochs are chosen; of a loss, the accuracy is drawn.
+        interval: of the mean test accuracy.
+    """
+    row = objective_info(objective)
+    share = row.name.removeprefix("val_") if row.is_share else "accuracy"
+    figure = new_figure(12.0, 3.8)
+    lines = wrap(printable(title), 110)
+    figure.suptitle("\n".join(lines), fontsize=11, parse_math=False, fontfamily=font_families())
+    loss, scores, test = figure.subplots(1, 3)
+    validated = not math.isnan(curves[0].kept.val_loss)
+    for axes, kind in ((loss, "loss"), (scores, share)):
+        for part, color, label in (
+            ("train", ORANGE, "training (augmented, dropout on)"),
+            ("val", BLUE, "validation"),
+        ):
+            if part == "train" or validated:
+                _draw_curves(axes, curves, f"{part}_{kind}", color, label)
+        axes.set_ylabel(kind.replace("_", " ").replace("f1", "F1"))
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(fontsize=8)
+        tidy(axes)
+    loss.set_yscale("log")
+    scores.yaxis.set_major_formatter(PercentFormatter(1.0))
+    _draw_tests(test, curves, interval)
+    return figure
+
+
+def _draw_curves(
+    axes: Axes, curves: Sequence[SeedCurve], name: str, color: str, label: str
+) -> None:
+    """The model that is kept has a strong line, with a dot at its epoch."""
+    for curve in sorted(curves, key=lambda curve: curve.is_kept):
+        axes.plot(
+            [result.epoch for result in curve.history],
+            [getattr(result, name) for result in curve.history],
+            color=color,
+            linewidth=2.0 if curve.is_kept else 1.0,
+            alpha=1.0 if curve.is_kept else 0.45,
+            marker="o" if len(curve.history) == 1 else None,
+            label=label if curve.is_kept else None,
+        )
+        if curve.is_kept:
+            axes.plot([curve.kept.epoch], [getattr(curve.kept, name)], "o", color=color)
+
+
+def _draw_tests(
+    axes: Axes, curves: Sequence[SeedCurve], interval: tuple[float, float] | None
+) -> None:
+    values = [curve.test_accuracy for curve in curves]
+    places = list(range(1, len(curves) + 1))
+    if interval is not None:
+        axes.axhspan(*interval, color=GRAY, alpha=0.15, label="95 % interval of the mean")
+        mean = statistics.fmean(values)
+        axes.axhline(mean, color=GRAY, linewidth=1.2, label=f"mean: {mean:.2%}")
+    for place, curve in zip(places, curves, strict=True):
+        axes.plot(
+            [place],
+            [curve.test_accuracy],
+            "o",
+            color=BLUE,
+            markersize=8,
+            markerfacecolor=BLUE if curve.is_kept else "white",
+            label=f"kept: seed {curve.seed}, {curve.test_accuracy:.2%}" if curve.is_kept else None,
+        )
+    axes.margins(x=0.15, y=0.25)
+    axes.set_ylabel("test accuracy")
+    axes.set_xlabel("training")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    if len(places) == 1:
+        axes.set_xticks(places)
+    axes.legend(fontsize=8)
+    tidy(axes)

@@ -1,0 +1,173 @@
+"""What an ablation shows: a table, a row a value, and a figure with each parameter's curves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hpsearch.data.splits import SplitSpec, make_split
+from hpsearch.engine.ablation import Ablation, Variation
+from hpsearch.engine.records import TrialRecord
+from hpsearch.errors import DataError, SearchError
+from hpsearch.families import ParamValue
+from hpsearch.figures import save_png
+from hpsearch.figures.ablation import VariedLine, ablation_figure
+from hpsearch.results.intervals import accuracy_interval
+from hpsearch.results.source import search_data
+
+FIGURE = "ablation.png"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AblationRow:
+    """One value of one parameter, and how it did.
+
+    Attributes:
+        parameter: its name; empty in the row of the center, which has the values of none.
+        trial: name of the trial; empty where there is none.
+        state: of the trial; "waiting" where there is none.
+        value: the objective's; None unless the trial is complete.
+        difference: to the center's, above 0 where it is better; None where one is missing.
+        failure: why it failed or cannot be trained, or empty.
+    """
+
+    parameter: str
+    setting: ParamValue
+    trial: str
+    state: str
+    value: float | None
+    difference: float | None
+    val_accuracy: float | None
+    val_loss: float | None
+    best_epoch: int | None
+    failure: str
+
+
+def ablation_rows(ablation: Ablation) -> list[AblationRow]:
+    """The center first, then the values of each parameter but the center's own."""
+    center = ablation.center
+    rows = [_row(ablation, "", "", center)]
+    for name, variations in ablation.parameters.items():
+        rows += [_row(ablation, name, v.value, v.trial) for v in variations if not v.is_center]
+    return rows
+
+
+def _row(
+    ablation: Ablation, parameter: str, setting: ParamValue, trial: TrialRecord | None
+) -> AblationRow:
+    value, base = _outcome(trial), _outcome(ablation.center)
+    difference = None
+    if value is not None and base is not None and trial is not ablation.center:
+        rises = ablation.record.objective.direction == "maximize"
+        difference = value - base if rises else base - value
+    complete = trial if trial is not None and trial.state == "complete" else None
+    return AblationRow(
+        parameter=parameter,
+        setting=setting,
+        trial=trial.name if trial else "",
+        state=trial.state if trial else "waiting",
+        value=value,
+        difference=difference,
+        val_accuracy=complete.val_accuracy if complete else None,
+        val_loss=complete.val_loss if complete else None,
+        best_epoch=complete.best_epoch if complete else None,
+        failure=trial.failure if trial else "",
+    )
+
+
+def _outcome(trial: TrialRecord | None) -> float | None:
+    return trial.value if trial is not None and trial.state == "complete" else None
+
+
+def chance_band(ablation: Ablation) -> tuple[float, float] | None:
+    """The 95 % interval of the center's validation accuracy, as of images that have nothing to do
+    with each other; None where that is not what trials are ranked by, or the center is missing.
+    """
+    accuracy = _outcome(ablation.center)
+    if accuracy is None or ablation.record.objective.name != "val_accuracy":
+        return None
+    images = ablation.record.data["counts"]["val"]
+    right = np.arange(images) < round(accuracy * images)
+    return accuracy_interval(right, None)[0]
+
+
+def chance_note(ablation: Ablation) -> str:
+    """How far its differences can be trusted, in words."""
+    if ablation.same_seed:
+        seeds = "One training each, all with the same seed: another seed can turn small differences"
+    else:
+        seeds = "One training each, with seeds of their own, which alone make small differences"
+    band = chance_band(ablation)
+    if band is None:
+        return f"{seeds}."
+    images = ablation.record.data["counts"]["val"]
+    low, high = (f"{100 * end:.2f} %" for end in band)
+    return (
+        f"{seeds}. {low} to {high} (gray) is the 95 % interval of the center's accuracy, from its "
+        f"{images:,} validation images alone: what lies within is no sure difference."
+    )
+
+
+def ablation_picture(ablation: Ablation) -> Figure:
+    """The figure of an ablation: for each parameter the curves and the outcomes of its values."""
+    record = ablation.record
+    return ablation_figure(
+        {
+            name: [_line(variation) for variation in variations]
+            for name, variations in ablation.parameters.items()
+        },
+        objective=record.objective,
+        title=f"{record.name}: {record.families[0]}, one parameter at a time",
+        note=chance_note(ablation),
+        band=chance_band(ablation),
+    )
+
+
+def _line(variation: Variation) -> VariedLine:
+    trial, value = variation.trial, variation.value
+    return VariedLine(
+        value=value if isinstance(value, str) else float(value),
+        curve={
+            epoch: reported
+            for epoch, reported in sorted((trial.reported if trial else {}).items())
+            if math.isfinite(reported)
+        },
+        outcome=_outcome(trial),
+        state=trial.state if trial else "waiting",
+        is_center=variation.is_center,
+    )
+
+
+def write_picture(ablation: Ablation, path: Path) -> None:
+    """Writes the figure of an ablation as a PNG file, whole or not at all.
+
+    Raises:
+        SearchError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_png(ablation_picture(ablation), path)
+    except OSError as error:
+        raise SearchError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def check_same_data(trial: TrialRecord) -> None:
+    """Makes sure that a new search on the data of the trial's search has the same images, and the
+    same split.
+
+    Raises:
+        DataError: it would not.
+    """
+    data = search_data(trial)
+    spec = SplitSpec.from_dict(data.record.spec["split"])
+    then, now = data.split.fingerprint, make_split(data.dataset, spec).fingerprint
+    if now != then:
+        raise DataError(
+            f"the split of search {trial.search!r} was drawn by another version of hpsearch or its "
+            f"libraries (fingerprint {then[:8]} then, {now[:8]} now), so a new search would not "
+            "have the same one; use that version"
+        )

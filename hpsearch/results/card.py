@@ -1,0 +1,112 @@
+"""The model card: what a model is, how good it is, and how to use it, as a README in Markdown."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hpsearch.names import printable
+from hpsearch.results.words import configuration, looks, percent, score_rows
+
+_FILES = {
+    "model.pt": "the checkpoint: `hpsearch predict`, `hpsearch.load`",
+    "model.pt2": "the same with its preprocessing, for PyTorch alone",
+    "model.onnx": "the same for ONNX Runtime",
+    "config.json": "all it takes to rebuild the model: classes, preprocessing, configuration",
+    "metrics.json": "the scores, for machines",
+    "report.html": "the scores, for people",
+    "confusion_matrix.csv": "rows are the true classes, columns the predicted ones",
+    "predictions.csv": "each test image: its name, true and predicted class, probabilities",
+    "mistakes.png": "the most confident mistakes",
+    "learning_curves.csv": "each epoch of the training",
+    "learning_curves_batches.csv": "each mini-batch's loss",
+    "seeds.csv": "each of the seeds it was trained again with",
+    "retrain.json": "the same for machines",
+    "candidates.csv": "the configurations that were trained again, and how they fared",
+}
+_MOST_CLASSES = 30
+
+
+def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) -> str:
+    """The card of a model.
+
+    Args:
+        metrics: the content of its `metrics.json`.
+        title: such as "digits, cnn-7".
+        files: what lies beside it.
+    """
+    config, shape = metrics["config"], metrics["preprocessing"]
+    data, test = metrics["data"], metrics["test"]
+    classes = list(test["classes"])
+    shown = ", ".join(_text(name) for name in classes[:_MOST_CLASSES])
+    more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
+    low, high = test["accuracy_95"]
+    counts = data["counts"]
+    lines = [
+        f"# {_text(title)}",
+        "",
+        f"Tells {len(classes)} classes of images apart: {shown}{more}.",
+        "",
+        f"- model: {_text(config['family'])}, {metrics['parameters']:,} parameters, input "
+        f"{shape['height']}x{shape['width']}x{shape['channels']}",
+        f"- data: {_text(data['name'])}, {counts['train']:,} training, {counts['val']:,} "
+        f"validation and {counts['test']:,} test images",
+        f"- origin: {_text(metrics['chosen'])}",
+        "",
+        "## What to expect",
+        "",
+        f"**{percent(test['accuracy'])}** of {test['images']:,} test images were classified right "
+        f"(95 % interval {percent(low)} to {percent(high)}, {test['interval']}). "
+        f"{looks(metrics['test_split_opened'])}",
+        "",
+        "| on the test images | |",
+        "|---|---:|",
+        *(f"| {name} | {value} |" for name, value in score_rows(test)),
+        "",
+        "This holds for images like those of the data: of other cameras, places or people it may "
+        "do worse, and it gives one of its classes to any image at all.",
+        "",
+        *(f"Note: {_text(note)}\n" for note in metrics.get("notes", ())),
+        "## Use",
+        "",
+        "    hpsearch predict . photo.jpg folder/",
+        "",
+        "    import hpsearch",
+        "",
+        '    model = hpsearch.load(".")',
+        '    print(model.predict("photo.jpg"))',
+        "",
+    ]
+    if "model.pt2" in files:
+        lines += [
+            "With PyTorch alone; images are uint8 of shape (N, height, width, channels), in the "
+            "size of `images` in config.json:",
+            "",
+            "    import torch",
+            "",
+            '    model = torch.export.load("model.pt2").module()',
+            "    probabilities = model(images)",
+            "",
+        ]
+    lines += [
+        "## Files",
+        "",
+        *(f"- `{name}`: {_FILES[name]}" for name in files if name in _FILES),
+        "",
+        "## Training",
+        "",
+        *(f"- {name}: {_text(value)}" for name, value in configuration(config)),
+        "",
+        "Versions: "
+        + ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())
+        + ".",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _text(text: str) -> str:
+    """A text from outside, without a meaning in Markdown."""
+    escaped = html.escape(printable(text), quote=False)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|#~" else letter for letter in escaped)

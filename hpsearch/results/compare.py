@@ -1,0 +1,169 @@
+"""Two models on the same test images: whether one is better, or only the images kind to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from hpsearch.errors import DataError
+from hpsearch.results.intervals import Truths, difference_interval
+from hpsearch.results.predictions import PREDICTIONS, Predictions, read_predictions
+
+LEVEL = 0.05
+"""Below such a p-value, and outside of a 95 % interval, a difference counts as one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two models on the same test images.
+
+    Attributes:
+        first, second: their export folders.
+        images: how many there are.
+        groups: how many groups they are of; None where the data has no groups.
+        first_accuracy, second_accuracy: share of right images.
+        both_right, only_first_right, only_second_right, both_wrong: how many images.
+        p_value: of McNemar's exact test: how often models that are equally good would differ as
+            much as these or more, if images had nothing to do with each other. Where they belong
+            to groups it is too small.
+        difference: accuracy of the second less that of the first.
+        difference_95: its 95 % interval, a bootstrap over images, or over groups where there are
+            any; None where it cannot be had, since all differ by the same.
+        conclusion: what follows, in a sentence.
+    """
+
+    first: str
+    second: str
+    images: int
+    groups: int | None
+    first_accuracy: float
+    second_accuracy: float
+    both_right: int
+    only_first_right: int
+    only_second_right: int
+    both_wrong: int
+    p_value: float
+    difference: float
+    difference_95: tuple[float, float] | None
+    conclusion: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return dataclasses.asdict(self)
+
+
+def compare(first: str | Path, second: str | Path) -> Comparison:
+    """Compares the predictions of two exports of models that were tested on the same images.
+
+    Raises:
+        DataError: an export without predictions, or the images, their groups or true classes
+            differ.
+    """
+    one, two = _predictions(Path(first)), _predictions(Path(second))
+    _check_same(one, two, f"{first} and {second}")
+    right_one, right_two = _right(one), _right(two)
+    only_first = int((right_one & ~right_two).sum())
+    only_second = int((right_two & ~right_one).sum())
+    p_value = mcnemar(only_first, only_second)
+    interval = difference_interval(right_one, right_two, one.groups)
+    grouped = one.groups is not None
+    return Comparison(
+        first=str(first),
+        second=str(second),
+        images=len(right_one),
+        groups=None if one.groups is None else len(set(one.groups)),
+        first_accuracy=float(right_one.mean()),
+        second_accuracy=float(right_two.mean()),
+        both_right=int((right_one & right_two).sum()),
+        only_first_right=only_first,
+        only_second_right=only_second,
+        both_wrong=int((~right_one & ~right_two).sum()),
+        p_value=p_value,
+        difference=(only_second - only_first) / len(right_one),
+        difference_95=interval,
+        conclusion=_conclusion(only_first, only_second, p_value, interval, grouped=grouped),
+    )
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The p-value of McNemar's test in its exact form: of the images that one model alone has
+    right, each is as likely to be the first's as the second's if both are equally good.
+
+    Args:
+        only_first, only_second: how many images that model alone has right.
+    """
+    differing = only_first + only_second
+    return float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
+
+
+def _predictions(folder: Path) -> Predictions:
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        raise DataError(
+            f"{folder} has no {PREDICTIONS}: name the folder of an export (an old one lacks it: "
+            "export it again)"
+        )
+    return read_predictions(path)
+
+
+def _right(predictions: Predictions) -> Truths:
+    pairs = zip(predictions.true, predictions.predicted, strict=True)
+    return np.array([true == predicted for true, predicted in pairs], dtype=np.bool_)
+
+
+def _check_same(one: Predictions, two: Predictions, folders: str) -> None:
+    """Both must be about the same images: McNemar's table pairs them row by row."""
+    if len(one.names) != len(two.names):
+        raise DataError(
+            f"{folders} were not tested on the same images: {len(one.names):,} and "
+            f"{len(two.names):,}; compare exports of searches over the same data and split"
+        )
+    for what, first, second in (
+        ("image", one.names, two.names),
+        ("true class", one.true, two.true),
+        ("group", one.groups, two.groups),
+    ):
+        if first == second:
+            continue
+        if first is None or second is None:
+            raise DataError(f"{folders} cannot be compared: only one of them has groups")
+        row = next(
+            row for row, pair in enumerate(zip(first, second, strict=True)) if len({*pair}) > 1
+        )
+        raise DataError(
+            f"{folders} were not tested on the same images: in row {row + 1} the {what} is "
+            f"{first[row]!r} in one and {second[row]!r} in the other; "
+            "compare exports of searches over the same data and split"
+        )
+
+
+def _conclusion(
+    only_first: int,
+    only_second: int,
+    p_value: float,
+    interval: tuple[float, float] | None,
+    *,
+    grouped: bool,
+) -> str:
+    if only_first == only_second == 0:
+        return "Both are right on the same images: nothing here tells them apart."
+    test = "McNemar's exact test"
+    if not grouped:
+        clear = p_value < LEVEL
+    elif interval is None:
+        return (
+            "The images are of too few groups, or all groups differ alike: these images cannot say "
+            "which of the two is better."
+        )
+    else:
+        # The test counts images as if they had nothing to do with each other.
+        clear = not interval[0] <= 0.0 <= interval[1]
+        test = "the interval is over groups"
+    if clear:
+        better = "second" if only_second > only_first else "first"
+        return f"The {better} is better by more than chance explains ({test})."
+    return f"Which of the two is better cannot be told from these images ({test})."

@@ -1,0 +1,178 @@
+"""An export on other labelled data: the scores that it gets there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpsearch.data.dataset import ImageDataset, Int64Array
+from hpsearch.data.spec import DataSpec
+from hpsearch.data.store import Watch, load_dataset
+from hpsearch.errors import DataError, SearchError
+from hpsearch.files import whole_folder, write_text
+from hpsearch.names import listed, printable
+from hpsearch.results.bundle import METRICS, PREDICTIONS, write_figures
+from hpsearch.results.evaluation import run_model
+from hpsearch.results.predictions import write_predictions
+from hpsearch.results.predictor import Predictor, load
+from hpsearch.results.scores import Scores, score
+
+FORMAT = "hpsearch-evaluation-1"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluated:
+    """What a model got on labelled data.
+
+    Attributes:
+        folder: where it was written to; None where it was not.
+        scores: over all images. Classes are the model's, in its order; those that do not occur in
+            the data have a support of 0.
+        document: the content of `metrics.json`: plain JSON types.
+        warnings: what makes the scores worth less, in sentences.
+    """
+
+    folder: Path | None
+    scores: Scores
+    document: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+def evaluate(
+    export: str | os.PathLike[str] | Predictor,
+    data: DataSpec | str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    replace: bool = False,
+    device: str = "auto",
+    watch: Watch | None = None,
+) -> Evaluated:
+    """What an export's model gets on other labelled data.
+
+    Classes are matched by name, in whatever order the data has them; it need not have all of them.
+
+    Args:
+        data: read in the size, with the channels and the fit of the data that the model was made
+            with, whatever it says itself.
+        out: folder for `metrics.json`, the confusion matrix, predictions and mistakes; it appears
+            whole or not at all.
+        replace: take the place of an evaluation that exists.
+        device: where the export is loaded to.
+
+    Raises:
+        CheckpointError: as `hpsearch.results.predictor.load`.
+        DataError: the data cannot be read, or has a class that the model does not know.
+        SearchError: `out` exists, or cannot be written.
+    """
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        _check_free(folder, replace)
+    predictor = export if isinstance(export, Predictor) else load(export, device=device)
+    spec = _as_the_model_has_it(DataSpec.of(data), predictor)
+    read = load_dataset(spec, watch=watch)
+    warnings = _warnings(predictor, read)
+    part = with_classes(read, predictor.classes).part()
+    outputs = run_model(predictor.model, predictor.checkpoint, part, predictor.device)
+    scores = score(outputs.logits, part)
+    document = {
+        "format": FORMAT,
+        "export": str(predictor.folder),
+        "data": {
+            "source": spec.source,
+            "name": read.name,
+            "fingerprint": read.fingerprint,
+            "classes": sorted({part.classes[label] for label in np.unique(part.labels).tolist()}),
+            "notes": list(read.notes),
+        },
+        "evaluation": scores.metrics,
+        "warnings": list(warnings),
+        "origin": dict(predictor.checkpoint.origin),
+    }
+    if folder is not None:
+        title = f"{predictor.folder.name} on {read.name}"
+        try:
+            with whole_folder(folder, replace=replace) as temporary:
+                text = json.dumps(document, indent=2, ensure_ascii=False)
+                write_text(temporary / METRICS, text + "\n")
+                write_figures(temporary, part, scores, title=title)
+                write_predictions(temporary / PREDICTIONS, part, scores)
+        except OSError as error:
+            raise SearchError(f"{folder} cannot be written: {error.strerror or error}") from None
+    return Evaluated(folder=folder, scores=scores, document=document, warnings=warnings)
+
+
+def with_classes(dataset: ImageDataset, classes: tuple[str, ...]) -> ImageDataset:
+    """`dataset` with labels that are indices into `classes`, matched by name; the pixels are
+    shared.
+
+    Raises:
+        DataError: a class that has images is not one of `classes`.
+    """
+    occurring = np.unique(dataset.labels).tolist()
+    unknown = [dataset.classes[n] for n in occurring if dataset.classes[n] not in classes]
+    if unknown:
+        raise DataError(
+            f"{dataset.name}: the model does not know the class {listed(unknown, 3)}; it knows "
+            f"{listed(classes, 20)}: leave images of others out (--exclude), or rename them"
+        )
+    where = {name: number for number, name in enumerate(classes)}
+    renumbered: Int64Array = np.array([where.get(name, -1) for name in dataset.classes])
+    parts: tuple[tuple[str, ...], ...] = ()
+    if dataset.class_parts and set(classes) <= set(dataset.classes):
+        parts = tuple(dataset.class_parts[dataset.classes.index(name)] for name in classes)
+    matched = dataclasses.replace(
+        dataset,
+        labels=renumbered[dataset.labels],
+        classes=classes,
+        columns=dataset.columns if parts else (),
+        class_parts=parts,
+    )
+    # They are of the pixels, which are the same: hashing them again would take long.
+    vars(matched).update(digests=dataset.digests, moments=dataset.moments)
+    return matched
+
+
+def _as_the_model_has_it(spec: DataSpec, predictor: Predictor) -> DataSpec:
+    shape = predictor.target.shape
+    return dataclasses.replace(
+        spec,
+        size=(shape.height, shape.width),
+        fit=predictor.target.fit,
+        gray=shape.channels == 1,
+    )
+
+
+def _warnings(predictor: Predictor, dataset: ImageDataset) -> tuple[str, ...]:
+    if predictor.checkpoint.origin.get("data_fingerprint") != dataset.fingerprint:
+        return ()
+    return (
+        f"{printable(dataset.name)} is the data of the model's own search: most of these images "
+        "were trained on, so this says nothing about new ones; the export has the scores of its "
+        "test images",
+    )
+
+
+def _check_free(folder: Path, replace: bool) -> None:
+    if not os.path.lexists(folder):
+        return
+    ours = _is_evaluation(folder)
+    if folder.is_symlink() or not (replace and ours):
+        hint = (
+            "replace it with --force, in Python with replace=True"
+            if ours
+            else "it is no evaluation of ours"
+        )
+        raise SearchError(f"{folder} exists already ({hint}); name another folder with -o")
+
+
+def _is_evaluation(folder: Path) -> bool:
+    try:
+        document = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        return isinstance(document, dict) and document.get("format") == FORMAT
+    except (OSError, ValueError):
+        return False

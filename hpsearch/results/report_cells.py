@@ -1,0 +1,74 @@
+"""What stands in the cells of a report's tables, as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hpsearch.names import listed
+from hpsearch.results.units import accuracy, duration
+
+_MOST_VALUES = 6
+
+
+def fixed(value: float | None) -> str:
+    """A loss, with four decimals."""
+    return "–" if value is None else f"{value:.4f}"
+
+
+def whole(value: float | None) -> str:
+    """A count, or a rate that is rounded to one."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def hours(seconds: float) -> str:
+    """3.25, with as many decimals as tell short searches apart."""
+    value = seconds / 3600
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
+
+
+def of_test(test: Mapping[str, Any] | None, *, short: bool = False) -> str:
+    """What a trial reached on the test split (see `report_rows.leaderboard`): one model's accuracy
+    with its interval, several seeds' mean with its deviation; a dash where it was not tested.
+
+    Args:
+        short: without the interval.
+    """
+    if test is None:
+        return "–"
+    if test.get("mean") is not None:
+        deviation = "" if test.get("std") is None else f" ± {100 * test['std']:.2f}"
+        seeds = test.get("seeds")
+        count = len(seeds) if isinstance(seeds, list) else seeds
+        of = f" ({count} seed{'' if count == 1 else 's'})" if count and not short else ""
+        return f"{accuracy(test['mean'])}{deviation}{of}"
+    if short or "accuracy_95" not in test:
+        return accuracy(test["accuracy"])
+    low, high = test["accuracy_95"]
+    return f"{accuracy(test['accuracy'])} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def varied_text(varied: Mapping[str, Mapping[str, Any]]) -> str:
+    """Lr 0.0003 to 0.1; optimizer adamw, sgd."""
+    return "; ".join(f"{name} {_values(values)}" for name, values in varied.items())
+
+
+def time_text(seconds: float) -> str:
+    """12.3 s, or a dash for no time at all."""
+    return duration(seconds) if seconds else "–"
+
+
+def _values(values: Mapping[str, Any]) -> str:
+    if "values" in values:
+        return listed([_number(value) for value in values["values"]], _MOST_VALUES)
+    return f"{_number(values['low'])} to {_number(values['high'])}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> str:
+    """A table of names and values (HTML) without a header."""
+    cells = "\n".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in rows)
+    return f'<table class="facts"><tbody>\n{cells}\n</tbody></table>'

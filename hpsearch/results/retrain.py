@@ -1,0 +1,372 @@
+"""Retrain: a trial's configuration trained again with several seeds, and what that does on test
+images that nothing before has seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from hpsearch.config import check_choice, check_int
+from hpsearch.data.sealed import open_test_split
+from hpsearch.engine.ledger import record_opening, record_result
+from hpsearch.engine.records import SearchRecord, TrialRecord
+from hpsearch.errors import SearchError
+from hpsearch.figures import save_png
+from hpsearch.figures.candidates import CandidateValues, candidates_figure
+from hpsearch.figures.seeds import SeedCurve, seeds_figure
+from hpsearch.files import whole_folder, write_text
+from hpsearch.results import bundle
+from hpsearch.results.bundle import Trained, write_model, write_test_report
+from hpsearch.results.candidates import Comparison, compare_candidates
+from hpsearch.results.export import check_free
+from hpsearch.results.repeat import Repeat
+from hpsearch.results.rerun import Watch
+from hpsearch.results.seed_job import (
+    On,
+    SeedJob,
+    batches_file,
+    choose_seed,
+    model_file,
+    seed_job,
+    train_seeds,
+    with_test_scores,
+)
+from hpsearch.results.seeds import SeedRun, Spread
+from hpsearch.results.source import search_data, search_of
+from hpsearch.results.stored import stored_config
+from hpsearch.results.tables import write_table
+from hpsearch.results.words import percent
+from hpsearch.training.checkpoint import load_checkpoint
+from hpsearch.training.device import resolve_device
+from hpsearch.training.memory import keep_freed_memory
+from hpsearch.training.objectives import objective_info
+from hpsearch.training.tuning import device_name
+
+SEEDS = "seeds"
+CANDIDATES = "candidates"
+DOCUMENT = "retrain.json"
+_SPOOL = ".seeds"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Retrained:
+    """What `retrain` wrote: an export of one of the models, and what became of all seeds.
+
+    Attributes:
+        trial: whose configuration it is.
+        seeds: in the order in which they were trained, with their test scores.
+        kept: the one whose model the folder has; never chosen by its test score.
+        accuracy: on the test split, over the seeds.
+        repeat: how the first seed's curve compares with the trial's own; None where it was not
+            trained the same way.
+        comparison: of the search's best configurations; None where there was none.
+        times_opened: how often the search's test split has been opened, this time included.
+        metrics: the content of `metrics.json`.
+        notes: what a user should know, in sentences.
+    """
+
+    folder: Path
+    trial: TrialRecord
+    on: On
+    seeds: tuple[SeedRun, ...]
+    kept: SeedRun
+    accuracy: Spread
+    repeat: Repeat | None
+    comparison: Comparison | None
+    times_opened: int
+    metrics: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def retrain(
+    trial: TrialRecord,
+    out: str | Path,
+    *,
+    seeds: int = 5,
+    on: On = "train",
+    epochs: int | None = None,
+    replace: bool = False,
+    device: str = "auto",
+    watch: Watch = lambda _: None,
+) -> Retrained:
+    """Trains a trial's configuration again with several seeds, tests all of the models at one look
+    at the test split, and writes an export of one of them to the folder `out`.
+
+    The first seed is the trial's own: on the same data and machine, its training is the trial's
+    again, to the bit on a CPU. The folder appears whole or not at all.
+
+    Args:
+        on: "train": as in the search; the model that is kept is the seed's with the best value of
+            the objective. "train+val": on the training and the validation images together, for as
+            many epochs as the trial's best one took, with the schedules that it had; there is
+            nothing left to validate on, and what is kept is the first seed's model.
+        epochs: another number of epochs, which the schedules then span.
+        replace: take the place of an export that exists.
+        watch: is told of each epoch.
+
+    Raises:
+        ConfigError: `seeds`, `on` or `epochs` is out of range.
+        SearchError: the trial is not complete; `out` exists, or cannot be written; no seed can be
+            trained.
+        CheckpointError: the trial's history, which a schedule has to follow, is not there.
+        DataError: the data is not that of the search any more.
+    """
+    out, target = Path(out), _checked(seeds, on, epochs, device)
+    stored_config(trial, target)
+    check_free(out, replace=replace)
+    data = search_data(trial)
+    job = seed_job(trial, data, seeds, on, target, watch, epochs=epochs)
+    with _folder(out, replace=replace) as folder:
+        done = _train_and_test(job, folder)
+    return _recorded(out, done)
+
+
+def retrain_best(
+    record: SearchRecord,
+    out: str | Path,
+    *,
+    top: int = 5,
+    folds: int = 3,
+    seeds: int = 5,
+    on: On = "train+val",
+    replace: bool = False,
+    device: str = "auto",
+    watch: Watch = lambda _: None,
+) -> Retrained:
+    """Trains a search's `top` best configurations on `folds` divisions of its training and
+    validation images, and `retrain`s the one that stays best, which alone is tested.
+
+    On both parts it is trained for the median of the epochs that were best on the folds.
+
+    Raises:
+        ConfigError: a number is out of range.
+        SearchError, CheckpointError, DataError: as `retrain`; no trial is complete, or the images
+            do not allow so many folds.
+    """
+    out, target = Path(out), _checked(seeds, on, None, device)
+    check_int("top", top, low=1)
+    check_int("folds", folds, low=2)
+    check_free(out, replace=replace)
+    data = search_data(record.best)
+    with _folder(out, replace=replace) as folder:
+        found = compare_candidates(data, top=top, folds=folds, device=target, watch=watch)
+        job = seed_job(
+            found.winner.trial, data, seeds, on, target, watch, folds_length=found.winner.length
+        )
+        done = _train_and_test(job, folder, found)
+    return _recorded(out, done)
+
+
+def _checked(seeds: int, on: str, epochs: int | None, device: str) -> torch.device:
+    check_int("seeds", seeds, low=1)
+    check_choice("on", on, get_args(On))
+    if epochs is not None:
+        check_int("epochs", epochs, low=1)
+    return resolve_device(device)
+
+
+@contextlib.contextmanager
+def _folder(out: Path, *, replace: bool) -> Iterator[Path]:
+    keep_freed_memory()
+    try:
+        with whole_folder(out, replace=replace) as folder:
+            yield folder
+    except OSError as error:
+        raise SearchError(f"{out} cannot be written: {error.strerror or error}") from None
+
+
+def _train_and_test(job: SeedJob, folder: Path, comparison: Comparison | None = None) -> Retrained:
+    """Trains all seeds, then fills `folder`; all that can fail comes before the look at the test
+    images.
+    """
+    spool = folder / _SPOOL
+    spool.mkdir()
+    seeds, repeat = train_seeds(job, spool)
+    kept = choose_seed(job, seeds)
+    trained = Trained(
+        checkpoint=load_checkpoint(model_file(spool, seeds[kept])),
+        history=seeds[kept].history,
+        batches=batches_file(spool, seeds[kept]),
+        objective=job.trial.objective,
+        title=f"{job.trial.search}, {job.trial.name} retrained",
+    )
+    missing = write_model(folder, trained, job.data)
+    purpose = f"retrain, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    record_opening(job.trial, purpose if job.on == "train" else f"{purpose} on {job.on}")
+    test = open_test_split(job.data.dataset, job.data.split)
+    seeds, logits = with_test_scores(job, seeds, spool, test, kept)
+    shutil.rmtree(spool)
+    opened = len(search_of(job.trial).openings)
+    accuracy = Spread.of([seed.test_scores["accuracy"] for seed in seeds if not seed.failure])
+    notes = (*_notes(job, seeds, accuracy, repeat, comparison), *missing)
+    done = Retrained(
+        folder=folder,
+        trial=job.trial,
+        on=job.on,
+        seeds=seeds,
+        kept=seeds[kept],
+        accuracy=accuracy,
+        repeat=repeat,
+        comparison=comparison,
+        times_opened=opened,
+        metrics={},
+        notes=notes,
+    )
+    _write_seeds(folder, job, done)
+    if comparison is not None:
+        _write_candidates(folder, comparison, search=job.trial.search)
+    facts = _facts(job, done)
+    trained = dataclasses.replace(trained, batches=folder / bundle.BATCHES)
+    write_test_report(folder, trained, test, logits, opened=opened, facts=facts)
+    metrics = json.loads((folder / bundle.METRICS).read_text(encoding="utf-8"))
+    return dataclasses.replace(done, metrics=metrics)
+
+
+def _notes(
+    job: SeedJob,
+    seeds: tuple[SeedRun, ...],
+    accuracy: Spread,
+    repeat: Repeat | None,
+    comparison: Comparison | None,
+) -> list[str]:
+    notes = [f"Test accuracy with one seed: {percent(accuracy.mean)}; there is no spread to tell."]
+    if accuracy.std is not None and accuracy.interval is not None:
+        low, high = accuracy.interval
+        notes = [
+            f"Test accuracy over {accuracy.count} seeds: {percent(accuracy.mean)} in the mean, "
+            f"standard deviation {100 * accuracy.std:.2f} points, 95 % interval of the mean "
+            f"{percent(low)} to {percent(high)} (Student's t, for other seeds on the same images)."
+        ]
+    notes += [
+        f"Seed {seed.seed} could not be trained: {seed.failure}." for seed in seeds if seed.failure
+    ]
+    notes += job.notes
+    notes += [] if repeat is None else [repeat.text]
+    return notes + ([] if comparison is None else list(comparison.notes))
+
+
+def _facts(job: SeedJob, done: Retrained) -> dict[str, Any]:
+    """What `metrics.json` says of it before the test scores."""
+    trial, kept = job.trial, done.kept
+    row = kept.row(is_kept=True)
+    objective = objective_info(trial.objective)
+    return {
+        "search": trial.search,
+        "trial": trial.name,
+        "chosen": _chosen(job, done),
+        "epoch": row["epoch"],
+        "objective": {"name": objective.name, "value": row[objective.name]},
+        "validation": {
+            name.removeprefix("val_"): row[name] for name in row if name.startswith("val_")
+        },
+        "parameters": trial.parameters,
+        "data": {"name": job.data.dataset.name, "counts": job.data.split.counts},
+        "retrained": _summary(done),
+        "notes": list(done.notes),
+    }
+
+
+def _chosen(job: SeedJob, done: Retrained) -> str:
+    """Where the model comes from, in a sentence."""
+    trial, kept = job.trial, done.kept
+    objective = objective_info(trial.objective)
+    count = len(done.seeds)
+    seeds = "one seed" if count == 1 else f"{count} seeds"
+    start = f"The configuration of trial {trial.name} of search {trial.search}, trained again with"
+    if kept.kept is not None and done.on == "train":
+        best = "" if count == 1 else f", the best of them by {objective.label}"
+        return (
+            f"{start} {seeds} on the training images. This is seed {kept.seed}{best} "
+            f"({objective.value(kept.kept):.4f}), with the weights after epoch {kept.kept.epoch}."
+        )
+    which = "" if count == 1 else f" This is the first seed, {kept.seed}."
+    return (
+        f"{start} {seeds} on the training and validation images together, for "
+        f"{len(kept.history)} epochs, {job.why}; there was nothing left to validate on.{which}"
+    )
+
+
+def _summary(done: Retrained) -> dict[str, Any]:
+    """As plain JSON types: what the study keeps of it, too."""
+    comparison = done.comparison
+    return {
+        "on": done.on,
+        "seed": done.kept.seed,
+        **done.accuracy.to_dict(),
+        "repeats_the_trial": None if done.repeat is None else done.repeat.exact,
+        "candidates": None if comparison is None else len(comparison.candidates),
+        "folds": None if comparison is None else comparison.folds,
+    }
+
+
+def _write_seeds(folder: Path, job: SeedJob, done: Retrained) -> None:
+    trial = done.trial
+    rows = [seed.row(is_kept=seed is done.kept) for seed in done.seeds]
+    write_table(folder / f"{SEEDS}.csv", list(rows[0]), [list(row.values()) for row in rows])
+    curves = [
+        SeedCurve(
+            seed=seed.seed,
+            history=seed.history,
+            kept=seed.kept,
+            test_accuracy=seed.test_scores["accuracy"],
+            is_kept=seed is done.kept,
+        )
+        for seed in done.seeds
+        if seed.kept is not None
+    ]
+    parts = "training" if done.on == "train" else "training and validation"
+    title = f"{trial.search}, {trial.name} trained again on the {parts} images"
+    figure = seeds_figure(
+        curves, title=title, objective=trial.objective, interval=done.accuracy.interval
+    )
+    save_png(figure, folder / f"{SEEDS}.png")
+    document = {
+        "search": trial.search,
+        "trial": trial.name,
+        **_summary(done),
+        "epochs": job.length or job.config.epochs,
+        "device": device_name(job.device),
+        "notes": list(done.notes),
+        "runs": rows,
+        "comparison": None if done.comparison is None else done.comparison.to_dict(),
+    }
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    write_text(folder / DOCUMENT, f"{text}\n")
+
+
+def _write_candidates(folder: Path, comparison: Comparison, *, search: str) -> None:
+    rows = comparison.rows()
+    write_table(folder / f"{CANDIDATES}.csv", list(rows[0]), [list(row.values()) for row in rows])
+    values = [
+        CandidateValues(name=c.trial.name, searched=c.searched, values=c.values)
+        for c in sorted(comparison.candidates, key=lambda c: c.place)
+    ]
+    title = f"{search}: its best configurations, trained again on {comparison.folds} folds"
+    figure = candidates_figure(values, title=title, objective=comparison.objective.name)
+    save_png(figure, folder / f"{CANDIDATES}.png")
+
+
+def _recorded(out: Path, done: Retrained) -> Retrained:
+    """Writes into the study what the look at the test split gave."""
+    test = done.metrics["test"]
+    details = {
+        **_summary(done),
+        "accuracy_95": test["accuracy_95"],
+        "images": test["images"],
+    }
+    record_result(
+        done.trial,
+        kind="retrain",
+        folder=str(out.absolute()),
+        accuracy=test["accuracy"],
+        details=details,
+    )
+    return dataclasses.replace(done, folder=out)

@@ -1,0 +1,59 @@
+"""The data that a search was made with, found again."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hpsearch.data.dataset import ImageDataset
+from hpsearch.data.spec import DataSpec
+from hpsearch.data.splits import Split, load_split
+from hpsearch.data.store import load_dataset
+from hpsearch.engine.records import SPLIT, SearchRecord, TrialRecord, load_search
+from hpsearch.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SearchData:
+    """The data of a search, and how it is split.
+
+    Attributes:
+        record: the search as it was when its data was looked for.
+        fit: how pictures of other proportions were brought to the data set's size (`DataSpec.fit`).
+    """
+
+    record: SearchRecord
+    dataset: ImageDataset
+    split: Split
+    fit: str
+
+
+def search_of(trial: TrialRecord) -> SearchRecord:
+    """The trial's search as it is now."""
+    return load_search(trial.runs, trial.search, storage=trial.place.address)
+
+
+def search_data(trial: TrialRecord) -> SearchData:
+    """The images and the split of the trial's search.
+
+    Raises:
+        DataError: they cannot be read, or are not those of the search any more.
+    """
+    record = search_of(trial)
+    stored = record.data["source"]  # a text in searches of the first version
+    source = DataSpec.of(stored) if isinstance(stored, str) else DataSpec.from_dict(stored)
+    dataset = load_dataset(source)
+    then, now = record.fingerprints["data"], dataset.fingerprint
+    if now != then:
+        raise DataError(
+            f"the data of search {trial.search!r} changed since: {source.source} (fingerprint "
+            f"{then[:8]} then, {now[:8]} now)"
+        )
+    path = record.folder / SPLIT
+    split = load_split(path)
+    then, now = record.fingerprints["split"], split.fingerprint
+    if now != then:
+        raise DataError(
+            f"{path} is not the split that the search was made with (fingerprint {then[:8]} then, "
+            f"{now[:8]} now)"
+        )
+    return SearchData(record=record, dataset=dataset, split=split, fit=source.fit)
