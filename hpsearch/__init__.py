@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from hpsearch.results.evaluate import evaluate
     from hpsearch.results.export import Export, export
     from hpsearch.results.predictor import Prediction, Predictor, load
-    from hpsearch.results.retrain import Retrained, retrain, retrain_best
+    from hpsearch.results.retraining.retrain import Retrained, retrain, retrain_best
     from hpsearch.training.dropout import ScheduledDropout
     from hpsearch.training.model import StagedModel
 
@@ -72,9 +72,9 @@ _HOME = {
     "Prediction": "hpsearch.results.predictor",
     "Predictor": "hpsearch.results.predictor",
     "load": "hpsearch.results.predictor",
-    "Retrained": "hpsearch.results.retrain",
-    "retrain": "hpsearch.results.retrain",
-    "retrain_best": "hpsearch.results.retrain",
+    "Retrained": "hpsearch.results.retraining.retrain",
+    "retrain": "hpsearch.results.retraining.retrain",
+    "retrain_best": "hpsearch.results.retraining.retrain",
     "Export": "hpsearch.results.export",
     "export": "hpsearch.results.export",
     "ScheduledDropout": "hpsearch.training.dropout",

@@ -60,14 +60,14 @@ def report_cli(
     """
     from hpsearch.engine.records import load_search
     from hpsearch.errors import SearchError
-    from hpsearch.results.report import report_document, trials_csv
+    from hpsearch.results.reports.document import report_document, trials_csv
 
     if as_json and as_csv:
         raise SearchError("--json and --csv are two forms of the output; give one of them")
     wanted: list[str | None] = [*dict.fromkeys(names or [])]
     records = [load_search(runs, name, storage=storage) for name in wanted or [None]]
     if out is not None:
-        from hpsearch.results.report_page import write_report
+        from hpsearch.results.reports.page import write_report
 
         write_report(records, out, best=best)
     if as_csv:
@@ -92,7 +92,7 @@ def print_report(console: Console, document: dict[str, Any]) -> None:
 
 
 def _print_leaderboard(console: Console, document: dict[str, Any]) -> None:
-    from hpsearch.results.report_cells import of_test
+    from hpsearch.results.reports.cells import of_test
 
     table = make_table(
         "leaderboard",
@@ -207,7 +207,7 @@ def _scores(objective: Objective, row: dict[str, Any] | None, *, tested: bool) -
     Args:
         tested: with what it reached on the test split, if it was exported or retrained.
     """
-    from hpsearch.results.report_cells import of_test
+    from hpsearch.results.reports.cells import of_test
 
     row = row or {"value": None, "val_accuracy": None, "val_loss": None, "test": None}
     return {

@@ -28,9 +28,9 @@ from hpsearch.names import printable
 
 if TYPE_CHECKING:
     from hpsearch.engine.records import SearchRecord
-    from hpsearch.results.candidates import Comparison
-    from hpsearch.results.rerun import RunEpoch, RunOver
-    from hpsearch.results.retrain import Retrained
+    from hpsearch.results.retraining.candidates import Comparison
+    from hpsearch.results.retraining.rerun import RunEpoch, RunOver
+    from hpsearch.results.retraining.retrain import Retrained
     from hpsearch.training.epoch import EpochResult
     from hpsearch.training.objectives import Objective
 
@@ -96,7 +96,7 @@ def retrain_cli(
     """
     from hpsearch.engine.records import load_search
     from hpsearch.errors import SearchError
-    from hpsearch.results.retrain import retrain, retrain_best
+    from hpsearch.results.retraining.retrain import retrain, retrain_best
 
     if top is None and folds is not None:
         raise SearchError("--folds is for --top: how many configurations to train on folds")
@@ -158,7 +158,7 @@ def _progress(
             live = stack.enter_context(Live(console=console, refresh_per_second=8, transient=True))
 
         def watch(event: RunEpoch | RunOver) -> None:
-            from hpsearch.results.rerun import RunOver
+            from hpsearch.results.retraining.rerun import RunOver
 
             if isinstance(event, RunOver):
                 say(console, over_text(event, objective))

@@ -175,7 +175,7 @@ def _print_plan(console: Console, planned: SearchPlan) -> None:
 def _print_end(console: Console, record: SearchRecord, *, stopped: str = "") -> None:
     """What was found, and what can be done next; `stopped` is why it was asked to stop, if so."""
     from hpsearch.cli.report import print_search
-    from hpsearch.results.report import search_document
+    from hpsearch.results.reports.document import search_document
 
     print_search(console, search_document(record, best=1))
     asked = record.spec["trials"]

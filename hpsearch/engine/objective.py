@@ -38,20 +38,13 @@ from hpsearch.engine.stop import Stop
 from hpsearch.engine.trial_files import TrialFiles, clear
 from hpsearch.errors import HpsearchError, InfeasibleError, NonFiniteLossError
 from hpsearch.families import family_label, initial_model, resolve_config, suggest_config
-from hpsearch.training.checkpoint import Checkpoint
+from hpsearch.training.checkpoint import Checkpoint, epoch_metrics
 from hpsearch.training.costs import trial_values
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import write_batches, write_history
 from hpsearch.training.memory import is_out_of_memory, release_memory
 from hpsearch.training.model import StagedModel, parameter_counts
 from hpsearch.training.trainer import Training, derive_seed
-
-# What a checkpoint tells of its epoch: the same in every repetition.
-_METRICS = tuple(
-    field.name
-    for field in dataclasses.fields(EpochResult)
-    if field.name not in ("is_best", "seconds", "images_per_second", "batch_losses")
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -348,7 +341,7 @@ class Trial:
             config=config,
             classes=data.classes,
             preprocessing=data.preprocessing,
-            metrics={name: getattr(result, name) for name in _METRICS},
+            metrics=epoch_metrics(result),
             origin={
                 "search": worker.spec.name,
                 "trial": self.name,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -56,6 +56,7 @@ from hpsearch.engine.supervisor import Job, Supervisor
 from hpsearch.engine.work import work_as
 from hpsearch.errors import SearchError
 from hpsearch.families import family_label
+from hpsearch.training.device import torch_threads
 from hpsearch.training.memory import keep_freed_memory, release_memory
 
 
@@ -329,7 +330,7 @@ def _open(
             studies = load_studies(spec, data, storage, place=place, marks=not joins)
             left = {family: _left(studies[family], share) for family, share in left.items()}
         cores = torch.get_num_threads()
-        with _torch_threads(_threads_then(existing)):
+        with torch_threads(_threads_then(existing)):
             paces = measure_families(spec, left, views, device, stored_paces(existing))
             crew = choose_crew(
                 spec,
@@ -377,23 +378,13 @@ def _work_here(
         watch=watch,
         stop=stop,
     )
-    with _torch_threads(opened.crew.threads):
+    with torch_threads(opened.crew.threads):
         work_as(worker, opened.studies, opened.storage, grace=grace)
 
 
 def _threads_then(existing: Existing | None) -> int:
     """How many threads a search has that exists; else those of this process."""
     return int(existing.attrs["threads"]) if existing else torch.get_num_threads()
-
-
-@contextlib.contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check_writable(place: Place) -> None:

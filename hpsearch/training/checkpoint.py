@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -15,8 +16,13 @@ from torch import Tensor
 from hpsearch.config import TrainConfig
 from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.training.content import read_content, write_content
+from hpsearch.training.epoch import EpochResult
 
 FORMAT = "hpsearch-checkpoint-1"
+
+
+_UNTOLD = ("is_best", "seconds", "images_per_second", "batch_losses")
+"""What a checkpoint does not tell of its epoch: it differs from one repetition to the next."""
 
 
 def library_versions() -> dict[str, str]:
@@ -44,6 +50,18 @@ class Checkpoint:
     metrics: Mapping[str, float]
     origin: Mapping[str, str | int]
     versions: Mapping[str, str] = dataclasses.field(default_factory=library_versions)
+
+
+def epoch_metrics(result: EpochResult) -> dict[str, float]:
+    """What a checkpoint tells of its epoch; scores that are not numbers are left out, as there was
+    nothing to validate on.
+    """
+    metrics = {
+        field.name: getattr(result, field.name)
+        for field in dataclasses.fields(result)
+        if field.name not in _UNTOLD
+    }
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> str:

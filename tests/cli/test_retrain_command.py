@@ -9,7 +9,8 @@ import pytest
 
 from hpsearch import SearchRecord, StudySpec, load_search, search
 from hpsearch.data.store import load_dataset
-from hpsearch.results import bundle, seed_job
+from hpsearch.results import bundle
+from hpsearch.results.retraining import seed_job
 
 Run = Callable[[str], tuple[int, str, str]]
 

@@ -41,7 +41,7 @@ _IMPORTED_LATE = (
     "alembic.command",
     "hpsearch.cli.live",
     "hpsearch.cli.report",
-    "hpsearch.results.report",
+    "hpsearch.results.reports.document",
     "scipy.stats",
     "sklearn.datasets",
     "sklearn.metrics",

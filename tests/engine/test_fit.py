@@ -30,7 +30,7 @@ from hpsearch.engine.place import DATABASE
 from hpsearch.engine.records import NOTE, SPLIT
 from hpsearch.engine.storage import quiet_optuna
 from hpsearch.families import initial_model
-from hpsearch.results.report import report_document
+from hpsearch.results.reports.document import report_document
 from hpsearch.training.checkpoint import load_checkpoint
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import read_history

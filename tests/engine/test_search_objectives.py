@@ -22,7 +22,7 @@ from hpsearch.engine.place import DATABASE, Place
 from hpsearch.engine.records import rank, trial_record
 from hpsearch.errors import SearchError
 from hpsearch.figures import curves_figure, save_png
-from hpsearch.results.report import report_document
+from hpsearch.results.reports.document import report_document
 from hpsearch.training.checkpoint import load_checkpoint
 from hpsearch.training.history import read_history
 from hpsearch.training.objectives import OBJECTIVES, Objective

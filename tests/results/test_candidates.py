@@ -20,9 +20,9 @@ from hpsearch.data.views import DataViews
 from hpsearch.engine.records import SPLIT
 from hpsearch.errors import ConfigError, DataError, SearchError
 from hpsearch.results import bundle
-from hpsearch.results.candidates import Candidate, Comparison, compare_candidates
-from hpsearch.results.rerun import run_training
-from hpsearch.results.retrain import retrain_best
+from hpsearch.results.retraining.candidates import Candidate, Comparison, compare_candidates
+from hpsearch.results.retraining.rerun import run_training
+from hpsearch.results.retraining.retrain import retrain_best
 from hpsearch.results.source import search_data
 from hpsearch.training.checkpoint import load_checkpoint
 from hpsearch.training.objectives import objective_info

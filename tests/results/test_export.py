@@ -22,7 +22,7 @@ from hpsearch.engine.records import SPLIT
 from hpsearch.errors import CheckpointError, DataError, SearchError
 from hpsearch.families import build_model
 from hpsearch.results.evaluation import restore_model
-from hpsearch.results.report import search_document
+from hpsearch.results.reports.document import search_document
 from hpsearch.training.checkpoint import load_checkpoint, save_checkpoint
 from hpsearch.training.trainer import evaluate
 

@@ -18,8 +18,8 @@ from hpsearch.config import (
 )
 from hpsearch.data.resident import ResidentData
 from hpsearch.families import initial_model
-from hpsearch.results.replay import follows_validation, replayed
-from hpsearch.results.rerun import unvalidated
+from hpsearch.results.retraining.replay import follows_validation, replayed
+from hpsearch.results.retraining.rerun import unvalidated
 from hpsearch.training.dropout import DROPOUT_SCHEDULES
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.schedules import SCHEDULES, Moment, Schedule

@@ -17,8 +17,8 @@ from hpsearch.cli.report import print_report
 from hpsearch.cli.text import UNITS, objective_value, scaled
 from hpsearch.engine import ledger
 from hpsearch.engine.place import Place
-from hpsearch.results.report import report_document, search_document, trials_csv
-from hpsearch.results.report_cells import of_test, varied_text
+from hpsearch.results.reports.cells import of_test, varied_text
+from hpsearch.results.reports.document import report_document, search_document, trials_csv
 from hpsearch.training.costs import COSTS, objective_rows
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import write_history

@@ -23,10 +23,10 @@ from hpsearch.engine.storage import open_storage
 from hpsearch.errors import SearchError
 from hpsearch.results.bundle import METRICS
 from hpsearch.results.predictions import PREDICTIONS
-from hpsearch.results.report import report_document
-from hpsearch.results.report_page import report_page, write_report
-from hpsearch.results.report_pair import best_pair
-from hpsearch.results.report_plots import family_studies, interactive
+from hpsearch.results.reports.document import report_document
+from hpsearch.results.reports.page import report_page, write_report
+from hpsearch.results.reports.pair import best_pair
+from hpsearch.results.reports.plots import family_studies, interactive
 from hpsearch.results.tables import write_table
 
 NASTY = "<script>alert(1)</script>"

@@ -19,12 +19,13 @@ from hpsearch.data.splits import load_split
 from hpsearch.data.store import load_dataset
 from hpsearch.engine.records import HISTORY, SPLIT
 from hpsearch.errors import ConfigError, HpsearchError, SearchError
-from hpsearch.results import bundle, rerun, stored
+from hpsearch.results import bundle
 from hpsearch.results.evaluation import restore_model, run_model
-from hpsearch.results.repeat import is_same
-from hpsearch.results.rerun import RunEpoch, RunOver
-from hpsearch.results.retrain import retrain
-from hpsearch.results.stored import Surroundings, stored_config, surroundings
+from hpsearch.results.retraining import rerun, stored
+from hpsearch.results.retraining.repeat import is_same
+from hpsearch.results.retraining.rerun import RunEpoch, RunOver
+from hpsearch.results.retraining.retrain import retrain
+from hpsearch.results.retraining.stored import Surroundings, stored_config, surroundings
 from hpsearch.training.checkpoint import load_checkpoint
 from hpsearch.training.history import read_history
 from hpsearch.training.schedules import lr_factor

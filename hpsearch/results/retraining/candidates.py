@@ -16,9 +16,9 @@ from hpsearch.data.splits import Split, SplitSpec, development_data, k_folds
 from hpsearch.data.views import DataViews
 from hpsearch.engine.records import TrialRecord
 from hpsearch.errors import InfeasibleError, NonFiniteLossError, SearchError
-from hpsearch.results.rerun import RunEpoch, RunOver, Watch, run_training
+from hpsearch.results.retraining.rerun import RunEpoch, RunOver, Watch, run_training
+from hpsearch.results.retraining.stored import stored_config
 from hpsearch.results.source import SearchData
-from hpsearch.results.stored import stored_config
 from hpsearch.results.tables import Cell
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.objectives import Objective

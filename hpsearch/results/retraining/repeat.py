@@ -11,8 +11,8 @@ import torch
 
 from hpsearch.engine.records import HISTORY, TrialRecord
 from hpsearch.errors import CheckpointError
-from hpsearch.results.rerun import Run
-from hpsearch.results.stored import Surroundings
+from hpsearch.results.retraining.rerun import Run
+from hpsearch.results.retraining.stored import Surroundings
 from hpsearch.training.checkpoint import library_versions, load_checkpoint
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import read_history

@@ -36,7 +36,7 @@ from hpsearch.engine.storage import open_storage
 from hpsearch.figures.factors import Factor
 from hpsearch.figures.trials import TrialCurve
 from hpsearch.names import printable
-from hpsearch.results.report_rows import varied
+from hpsearch.results.reports.rows import varied
 from hpsearch.training.objectives import Objective
 
 MOST_PARAMETERS = 8

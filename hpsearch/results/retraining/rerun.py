@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 
 import torch
@@ -15,18 +14,11 @@ from hpsearch.data.views import DataViews
 from hpsearch.engine.estimate import largest_batch
 from hpsearch.errors import InfeasibleError
 from hpsearch.families import initial_model
-from hpsearch.training.checkpoint import Checkpoint
+from hpsearch.training.checkpoint import Checkpoint, epoch_metrics
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.memory import is_out_of_memory, release_memory
 from hpsearch.training.trainer import Training
 from hpsearch.training.tuning import device_name
-
-# What a checkpoint tells of its epoch: the same in every repetition.
-_METRICS = tuple(
-    field.name
-    for field in dataclasses.fields(EpochResult)
-    if field.name not in ("is_best", "seconds", "images_per_second", "batch_losses")
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,7 +138,7 @@ def _train(
         config=config,
         classes=images.classes,
         preprocessing=images.preprocessing,
-        metrics={name: value for name in _METRICS if not math.isnan(value := getattr(kept, name))},
+        metrics=epoch_metrics(kept),
         origin=origin,
     )
     return Run(checkpoint=checkpoint, history=tuple(history), kept=kept)
@@ -168,14 +160,3 @@ def _in_smaller_parts(config: TrainConfig, data: DataViews, device: torch.device
             f"{device_name(device)}; free some of it, or use another --device"
         )
     return dataclasses.replace(config, micro_batch=size // 2)
-
-
-@contextlib.contextmanager
-def torch_threads(threads: int | None) -> Iterator[None]:
-    """Has torch compute with so many threads in the block; None: as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -12,10 +12,10 @@ from hpsearch.engine.records import SearchRecord
 from hpsearch.errors import SearchError
 from hpsearch.figures.page import page, safe, short, table
 from hpsearch.files import write_text
-from hpsearch.results.report import distinct, report_document
-from hpsearch.results.report_cells import fixed, hours, of_test, varied_text, whole
-from hpsearch.results.report_pair import best_pair, pair_section
-from hpsearch.results.report_search import search_section
+from hpsearch.results.reports.cells import fixed, hours, of_test, varied_text, whole
+from hpsearch.results.reports.document import distinct, report_document
+from hpsearch.results.reports.pair import best_pair, pair_section
+from hpsearch.results.reports.search import search_section
 from hpsearch.results.units import accuracy, objective_value, scaled
 from hpsearch.training.objectives import DEFAULT_OBJECTIVE, objective_info
 

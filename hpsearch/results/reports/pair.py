@@ -13,7 +13,7 @@ from hpsearch.figures.page import safe, table
 from hpsearch.results.bundle import METRICS
 from hpsearch.results.compare import Comparison, compare
 from hpsearch.results.predictions import PREDICTIONS
-from hpsearch.results.report_cells import facts
+from hpsearch.results.reports.cells import facts
 from hpsearch.results.units import accuracy
 
 

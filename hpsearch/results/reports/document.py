@@ -9,7 +9,7 @@ from typing import Any
 
 from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.engine.states import ASIDE, DUPLICATE, INFEASIBLE
-from hpsearch.results.report_rows import leaderboard, newest_test, varied_rows, why_not_ranked
+from hpsearch.results.reports.rows import leaderboard, newest_test, varied_rows, why_not_ranked
 from hpsearch.results.tables import Cell, table_text
 
 _COUNTED = (
@@ -55,7 +55,7 @@ def report_document(
 
     Returns:
         `leaderboard` has one row a family and search, the best first (see
-        `hpsearch.results.report_rows`); `not_ranked` says why the searches cannot be ranked in one
+        `hpsearch.results.reports.rows`); `not_ranked` says why the searches cannot be ranked in one
         order, and is empty where they can; `varied` is the table of what was varied and what came
         of it; `searches` has one document each.
     """

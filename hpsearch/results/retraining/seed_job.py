@@ -18,14 +18,15 @@ from hpsearch.data.views import DataViews
 from hpsearch.engine.records import HISTORY, TrialRecord
 from hpsearch.errors import InfeasibleError, NonFiniteLossError, SearchError
 from hpsearch.results.evaluation import restore_model, run_model
-from hpsearch.results.repeat import Repeat, compare_with_trial
-from hpsearch.results.replay import follows_validation, replayed
-from hpsearch.results.rerun import RunEpoch, RunOver, Watch, run_training, torch_threads
+from hpsearch.results.retraining.repeat import Repeat, compare_with_trial
+from hpsearch.results.retraining.replay import follows_validation, replayed
+from hpsearch.results.retraining.rerun import RunEpoch, RunOver, Watch, run_training
+from hpsearch.results.retraining.seeds import SeedRun
+from hpsearch.results.retraining.stored import stored_config, surroundings
 from hpsearch.results.scores import score
-from hpsearch.results.seeds import SeedRun
 from hpsearch.results.source import SearchData
-from hpsearch.results.stored import stored_config, surroundings
 from hpsearch.training.checkpoint import load_checkpoint, save_checkpoint
+from hpsearch.training.device import torch_threads
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import read_history, write_batches
 from hpsearch.training.objectives import objective_info

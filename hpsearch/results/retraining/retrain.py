@@ -25,11 +25,11 @@ from hpsearch.figures.seeds import SeedCurve, seeds_figure
 from hpsearch.files import whole_folder, write_text
 from hpsearch.results import bundle
 from hpsearch.results.bundle import Trained, write_model, write_test_report
-from hpsearch.results.candidates import Comparison, compare_candidates
 from hpsearch.results.export import check_free
-from hpsearch.results.repeat import Repeat
-from hpsearch.results.rerun import Watch
-from hpsearch.results.seed_job import (
+from hpsearch.results.retraining.candidates import Comparison, compare_candidates
+from hpsearch.results.retraining.repeat import Repeat
+from hpsearch.results.retraining.rerun import Watch
+from hpsearch.results.retraining.seed_job import (
     On,
     SeedJob,
     batches_file,
@@ -39,9 +39,9 @@ from hpsearch.results.seed_job import (
     train_seeds,
     with_test_scores,
 )
-from hpsearch.results.seeds import SeedRun, Spread
+from hpsearch.results.retraining.seeds import SeedRun, Spread
+from hpsearch.results.retraining.stored import stored_config
 from hpsearch.results.source import search_data, search_of
-from hpsearch.results.stored import stored_config
 from hpsearch.results.tables import write_table
 from hpsearch.results.words import percent
 from hpsearch.training.checkpoint import load_checkpoint

@@ -11,8 +11,8 @@ from hpsearch.engine.states import ASIDE
 from hpsearch.figures.factors import factors_figure
 from hpsearch.figures.page import drawing, safe, short, table
 from hpsearch.figures.trials import front_figure, trials_figure
-from hpsearch.results.report_cells import facts, fixed, of_test, time_text, whole
-from hpsearch.results.report_plots import (
+from hpsearch.results.reports.cells import facts, fixed, of_test, time_text, whole
+from hpsearch.results.reports.plots import (
     MOST_PARAMETERS,
     FamilyStudy,
     Plot,
@@ -43,7 +43,7 @@ def search_section(record: SearchRecord, document: Mapping[str, Any], *, anchor:
     """The section of a search.
 
     Args:
-        document: its own, see `hpsearch.results.report.search_document`.
+        document: its own, see `hpsearch.results.reports.document.search_document`.
         anchor: what links to it name.
     """
     studies = family_studies(record)

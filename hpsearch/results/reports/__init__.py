@@ -1,0 +1,1 @@
+"""Reports of whole searches: tables, figures, one page."""

@@ -1,0 +1,1 @@
+"""Stored configurations trained again: with several seeds, on folds, without Optuna."""
