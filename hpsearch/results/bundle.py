@@ -120,6 +120,7 @@ def write_test_report(
     *,
     opened: int,
     facts: Mapping[str, Any],
+    more: Mapping[str, Path] | None = None,
 ) -> Scores:
     """Writes what the model does on test images: scores, matrices, predictions, a page and a card.
 
@@ -128,6 +129,7 @@ def write_test_report(
         opened: how often the search's test split was opened, this time included.
         facts: more entries of `metrics.json`, which come first: plain JSON types. "search",
             "trial" and "data" must be there.
+        more: other PNG files for the page, by what they show.
     """
     checkpoint, scores = trained.checkpoint, score(logits, test)
     metrics = {
@@ -142,7 +144,7 @@ def write_test_report(
     _write_json(folder / METRICS, metrics)
     pictures = write_figures(folder, test, scores, title=trained.title)
     write_predictions(folder / PREDICTIONS, test, scores)
-    pictures["learning curves"] = folder / f"{CURVES}.png"
+    pictures |= {"learning curves": folder / f"{CURVES}.png", **(more or {})}
     files = sorted({path.name for path in folder.iterdir()} | {PAGE, CARD})
     write_text(folder / CARD, model_card(metrics, title=trained.title, files=files))
     write_text(folder / PAGE, bundle_page(metrics, pictures, title=trained.title))

@@ -22,8 +22,10 @@ _FILES = {
     "learning_curves.csv": "each epoch of the training",
     "learning_curves_batches.csv": "each mini-batch's loss",
     "seeds.csv": "each of the seeds it was trained again with",
+    "seeds.png": "their learning curves",
     "retrain.json": "the same for machines",
-    "candidates.csv": "the configurations that were trained again, and how they fared",
+    "candidates.csv": "the configurations that were trained on folds, and how they fared",
+    "candidates.png": "the same as a picture",
 }
 _MOST_CLASSES = 30
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,6 @@ def test_a_worker_says_how_it_ended(
     [
         ({}, "", "infeasible that it gave up: narrow them"),
         ({}, "after 2 h", "It was stopped (after 2 h); the same command goes on"),
-        ({"patience": 7}, "", "The last 7 made the best no better (--patience)"),
         ({"sampler": "grid"}, "", "All combinations of the grid have been tried"),
     ],
 )
@@ -166,6 +166,29 @@ def test_why_a_search_ended_early(
     out = capsys.readouterr().out
     assert "has 1 finished trials (2 asked for). " in out
     assert end in out
+
+
+@pytest.mark.parametrize("stopped", ["", "the time is up"])
+def test_a_search_that_stagnates_says_so_whatever_else_stopped_it(
+    record: SearchRecord, capsys: pytest.CaptureFixture[str], stopped: str
+) -> None:
+    noon = datetime.datetime(2026, 11, 21, 12)
+    (best,) = record.trials
+    trials = [
+        dataclasses.replace(best, number=n, ended=noon + datetime.timedelta(hours=n), state=state)
+        for n, state in enumerate(("pruned", "complete", "complete", "failed"))
+    ]
+    # In the order of their ends, whatever their numbers: the first complete one is the best.
+    for patience, end in ((2, "The last 2 made the best no better (--patience)"), (3, "")):
+        spec = {**record.spec, "trials": 9, "patience": patience}
+        _print_end(
+            Console(width=200),
+            dataclasses.replace(record, spec=spec, trials=tuple(trials[::-1])),
+            stopped=stopped,
+        )
+        out = capsys.readouterr().out
+        assert ("(--patience)" in out) == bool(end)
+        assert end in out
 
 
 def test_commands_to_go_on_with_find_the_storage_and_show_no_password(

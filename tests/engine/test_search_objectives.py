@@ -24,7 +24,7 @@ from hpsearch.errors import SearchError
 from hpsearch.figures import curves_figure, save_png
 from hpsearch.results.reports.document import report_document
 from hpsearch.training.checkpoint import load_checkpoint
-from hpsearch.training.history import read_history
+from hpsearch.training.history import read_batches, read_history
 from hpsearch.training.objectives import OBJECTIVES, Objective
 
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda row: row.name)
@@ -219,6 +219,7 @@ class TestASearch:
             read_history(best.folder / "history.csv"),
             title=f"{best.search}, {best.name}",
             objective=objective.name,
+            batches=read_batches(best.folder / "batches.csv"),
         )
         save_png(curves, tmp_path / "curves.png")
         assert (tmp_path / "curves.png").read_bytes() == result.curves_png.read_bytes()

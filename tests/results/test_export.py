@@ -304,7 +304,9 @@ def test_a_model_that_does_not_do_what_was_recorded_is_refused(
 def test_a_trial_without_checkpoint_says_so(found: SearchRecord, tmp_path: Path) -> None:
     dropped = next(trial for trial in found.trials if trial.checkpoint is None)
     assert dropped.state == "complete"
-    with pytest.raises(CheckpointError, match=f"{dropped.name}.*--keep"):
+    with pytest.raises(
+        CheckpointError, match=f"--keep.*hpsearch retrain digits --trial {dropped.name}$"
+    ):
         export(dropped, tmp_path / "out", device="cpu")
     pruned = dataclasses.replace(dropped, state="pruned")
     with pytest.raises(CheckpointError, match=f"{dropped.name}.*pruned, and only complete"):

@@ -35,8 +35,6 @@ MODELS: dict[str, tuple[str, dict[str, Any], InputConfig]] = {
         for name in family_names()
     },
     "gray": ("cnn", {}, InputConfig()),
-    "convnext": ("torchvision", {"model": "convnext_tiny"}, LARGE),
-    "swin": ("torchvision", {"model": "swin_t"}, LARGE),
     "vit": ("torchvision", {"model": "vit_b_32"}, LARGE),
 }
 ONNX = ("logistic", "mlp", "cnn", "gray", "mobilenet", "resnet")

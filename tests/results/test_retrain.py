@@ -163,6 +163,9 @@ def test_seeds_their_spread_and_the_model_that_is_kept(found: SearchRecord, tmp_
     } < names
     assert {"metrics.json", "predictions.csv", "report.html", "README.md"} < names
     assert not [name for name in names if name.startswith(".")]
+    page = (done.folder / "report.html").read_text(encoding="utf-8")
+    assert page.index(">All seeds<") < page.index(">Classes<")
+    assert page.count("data:image/png;base64,") == 4  # matrix, mistakes, curves, seeds
 
 
 @pytest.mark.usefixtures("quick")

@@ -225,7 +225,10 @@ def _train_and_test(job: SeedJob, folder: Path, comparison: Comparison | None = 
         _write_candidates(folder, comparison, search=job.trial.search)
     facts = _facts(job, done)
     trained = dataclasses.replace(trained, batches=folder / bundle.BATCHES)
-    write_test_report(folder, trained, test, logits, opened=opened, facts=facts)
+    more = {"all seeds": folder / f"{SEEDS}.png"}
+    if comparison is not None:
+        more["best configurations on folds"] = folder / f"{CANDIDATES}.png"
+    write_test_report(folder, trained, test, logits, opened=opened, facts=facts, more=more)
     metrics = json.loads((folder / bundle.METRICS).read_text(encoding="utf-8"))
     return dataclasses.replace(done, metrics=metrics)
 
