@@ -170,7 +170,12 @@ def print_ablation(console: Console, ablation: Ablation, *, around: str = "") ->
         f"search {ablation.record.name}: one parameter at a time"
         + (f", around {around}" if around else ""),
         left=("parameter", "value", "trial"),
-        right=(objective.short, "difference", "loss", "epoch"),
+        right=(
+            objective.short,
+            "points" if objective.is_share else "difference",
+            "loss",
+            "epoch",
+        ),
     )
     center, *rows = ablation_rows(ablation)
     table.add_row("center", "", *_cells(center, objective))
@@ -206,4 +211,4 @@ def _cells(row: AblationRow, objective: Objective) -> tuple[str, ...]:
 def _difference(objective: Objective, value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{100 * value:+.2f} %" if objective.is_share else f"{value:+.4f}"
+    return f"{100 * value:+.2f}" if objective.is_share else f"{value:+.4f}"

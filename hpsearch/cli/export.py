@@ -65,7 +65,7 @@ def export_cli(
             f"{name} alone".ljust(17) + f" {accuracy(column['accuracy'])}"
             for name, column in test.get("columns", {}).items()
         ),
-        f"test split        opened {count_of(result.times_opened)} in this search",
+        f"test split        opened {count_of(result.times_opened)}, counting all searches over it",
         f"report            {result.report_html}",
         f"confusion matrix  {result.confusion_png}",
         f"predictions       {result.predictions_csv}",

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that help is quick.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -81,3 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except HpsearchError as error:
         print("error: " + printable(" ".join(str(error).split())), file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        sys.exit(1)

@@ -23,11 +23,18 @@ _RESULT = "test_result:"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TestOpening:
-    """One look at the test split."""
+    """One look at a test split.
+
+    Attributes:
+        when: ISO 8601, UTC.
+        trial: for whose sake, such as cnn-7.
+        search: of the trial; empty in searches of the first versions.
+    """
 
     when: str
     trial: str
     purpose: str
+    search: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +60,7 @@ class TestResult:
 
 def record_opening(trial: TrialRecord, purpose: str) -> TestOpening:
     """Writes into the study that the test split is opened for `trial`, before it is."""
-    opening = TestOpening(when=_now(), trial=trial.name, purpose=purpose)
+    opening = TestOpening(when=_now(), trial=trial.name, purpose=purpose, search=trial.search)
     _study_of(trial).set_user_attr(_OPENING + opening.when, dataclasses.asdict(opening))
     return opening
 

@@ -119,8 +119,9 @@ class SearchRecord:
         spec: what was asked for (`StudySpec.to_dict`), as of the last start.
         data: name, source, shape, classes and split counts.
         fingerprints: of data, split and each family's space.
-        openings: looks at the test split so far, oldest first.
-        results: what they gave, oldest first; a look that was broken off gave nothing.
+        openings: looks at the test split so far, oldest first: those of all searches in this place
+            that were made with the same data and split.
+        results: what this search's gave, oldest first; a look that was broken off gave nothing.
     """
 
     place: Place
@@ -314,6 +315,12 @@ def read_search(storage: SearchStorage, place: Place, name: str) -> SearchRecord
         if study_name(name, family) in known  # one can be deleted in the dashboard
     }
     own_attrs = [study.user_attrs for study in studies.values()]
+    # Whoever looks at a test split under one name has seen it under all.
+    same_split = [
+        found
+        for study in storage.get_all_studies()
+        if (found := study.user_attrs).get("ready") and _split_of(found) == _split_of(attrs)
+    ]
     idle = idle_trials(storage, place, [study._study_id for study in studies.values()])
     objective = objective_of(attrs["spec"]).name
     return SearchRecord(
@@ -330,9 +337,13 @@ def read_search(storage: SearchStorage, place: Place, name: str) -> SearchRecord
             for family, study in studies.items()
             for trial in study.get_trials(deepcopy=False)
         ),
-        openings=read_openings(own_attrs),
+        openings=read_openings(same_split),
         results=read_results(own_attrs),
     )
+
+
+def _split_of(attrs: Mapping[str, Any]) -> tuple[str, str]:
+    return attrs["fingerprints"]["data"], attrs["fingerprints"]["split"]
 
 
 def load_search(

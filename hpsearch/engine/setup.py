@@ -379,6 +379,8 @@ def load_studies(
         save_split(place.runs / spec.name / SPLIT, data.split)
     if marks:
         _mark_start(spec, studies)
+        for study in studies.values():  # the same data may lie elsewhere now
+            study.set_user_attr("data", dict(data.summary))
     return studies
 
 

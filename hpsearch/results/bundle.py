@@ -25,6 +25,7 @@ from hpsearch.results.bundle_page import bundle_page
 from hpsearch.results.card import model_card
 from hpsearch.results.folder import CONFIG as CONFIG
 from hpsearch.results.folder import FORMAT as FORMAT
+from hpsearch.results.folder import METRICS as METRICS
 from hpsearch.results.folder import MODEL as MODEL
 from hpsearch.results.portable import write_onnx, write_program
 from hpsearch.results.predictions import (
@@ -44,7 +45,6 @@ from hpsearch.training.history import read_batches, write_history
 
 PROGRAM = "model.pt2"
 ONNX = "model.onnx"
-METRICS = "metrics.json"
 CONFUSION = "confusion_matrix"
 MISTAKES = "mistakes.png"
 CURVES = "learning_curves"

@@ -54,6 +54,7 @@ def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) 
         f"{shape['height']}x{shape['width']}x{shape['channels']}",
         f"- data: {_text(data['name'])}, {counts['train']:,} training, {counts['val']:,} "
         f"validation and {counts['test']:,} test images",
+        *(f"- of the data: {_text(note)}" for note in data.get("notes", ())),
         f"- origin: {_text(metrics['chosen'])}",
         "",
         "## What to expect",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from hpsearch.errors import DataError
+from hpsearch.results.folder import METRICS
 from hpsearch.results.intervals import Truths, difference_interval
 from hpsearch.results.predictions import PREDICTIONS, Predictions, read_predictions
 
@@ -65,6 +67,12 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     """
     one, two = _predictions(Path(first)), _predictions(Path(second))
     _check_same(one, two, f"{first} and {second}")
+    data = {_fingerprint(Path(folder)) for folder in (first, second)} - {None}
+    if len(data) > 1:
+        raise DataError(
+            f"{first} and {second} were not tested on the same images: those have the same names, "
+            "but other pixels (the fingerprints of their data differ)"
+        )
     right_one, right_two = _right(one), _right(two)
     only_first = int((right_one & ~right_two).sum())
     only_second = int((right_two & ~right_one).sum())
@@ -108,6 +116,17 @@ def _predictions(folder: Path) -> Predictions:
             "export it again)"
         )
     return read_predictions(path)
+
+
+def _fingerprint(folder: Path) -> str | None:
+    """Of the data that the images are from; None where it is not known."""
+    try:
+        document = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        if "evaluation" in document:
+            return str(document["data"]["fingerprint"])
+        return str(document["origin"]["data_fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _right(predictions: Predictions) -> Truths:

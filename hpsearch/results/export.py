@@ -197,7 +197,9 @@ def check_free(out: Path, *, replace: bool) -> None:
     if not out.is_symlink() and (not out.exists() or (replace and is_bundle(out))):
         return
     hint = (
-        "replace it with --force, in Python with replace=True"
+        "it is a link"
+        if out.is_symlink()
+        else "replace it with --force, in Python with replace=True"
         if is_bundle(out)
         else "it is no export of ours"
     )
@@ -219,7 +221,11 @@ def trial_facts(trial: TrialRecord, data: SearchData) -> dict[str, Any]:
             "loss": trial.val_loss,
         },
         "parameters": trial.parameters,
-        "data": {"name": data.dataset.name, "counts": data.split.counts},
+        "data": {
+            "name": data.dataset.name,
+            "counts": data.split.counts,
+            "notes": list(data.dataset.notes),
+        },
     }
 
 
@@ -230,8 +236,8 @@ def _chosen(trial: TrialRecord, record: SearchRecord) -> str:
     best = "the best" if place == 1 else f"number {place}"
     return (
         f"Trial {trial.name} of search {trial.search}: {best} of {record.finished} finished trials "
-        f"by {record.objective.label} ({trial.value:.4f}), with the weights after epoch "
-        f"{trial.best_epoch}."
+        f"by {record.objective.label} ({trial.value:.4f}), with the weights of epoch "
+        f"{trial.best_epoch} (counted from 0)."
     )
 
 

@@ -5,3 +5,4 @@ from __future__ import annotations
 FORMAT = "hpsearch-export-1"
 MODEL = "model.pt"
 CONFIG = "config.json"
+METRICS = "metrics.json"

@@ -18,6 +18,9 @@ from hpsearch.data.dataset import Int64Array
 
 Truths = npt.NDArray[np.bool_]
 
+FEW_GROUPS = 10
+"""With fewer groups than these, drawing groups says little of how they differ."""
+
 _DRAWS = 10_000
 _SEED = 0
 """The same images give the same interval each time."""
@@ -41,7 +44,8 @@ def accuracy_interval(
     units, sizes = _by_group(right.astype(np.int64), groups)
     interval = _bootstrap(units, sizes)
     if interval is not None:
-        return interval, f"bootstrap over {len(units):,} groups"
+        rough = "" if len(units) >= FEW_GROUPS else ", which are few: rough"
+        return interval, f"bootstrap over {len(units):,} groups{rough}"
     how = f"Wilson, each of {len(units):,} group{'s' * (len(units) != 1)} taken as one image"
     return _wilson(len(units) * float(right.mean()), len(units)), how
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from hpsearch.data.catalog import BadImage
 from hpsearch.data.listing import list_files
 from hpsearch.data.readers import is_folder
+from hpsearch.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,16 +32,19 @@ def find_pictures(given: Iterable[str | os.PathLike[str]]) -> Pictures:
 
     Args:
         given: files, whatever they are called; folders, for the pictures in them and in the
-            folders below; patterns such as photos/*.jpg, or photos/**/*.jpg for all below.
+            folders below, but for links that lead out of them; patterns such as photos/*.jpg, or
+            photos/**/*.jpg for all below.
 
     Raises:
-        DataError: a folder cannot be read, or a link in it leads out of it.
+        DataError: a folder cannot be read.
     """
     paths: list[str] = []
     missing: list[BadImage] = []
     for name in [os.fspath(path) for path in given]:
         try:
             found = list(_found(name))
+        except DataError:
+            raise
         except ValueError:  # a null character, which no file name has
             found = []
         paths += found
@@ -51,7 +55,7 @@ def find_pictures(given: Iterable[str | os.PathLike[str]]) -> Pictures:
 
 def _found(name: str) -> Iterator[str]:
     if is_folder(Path(name)):
-        for path in list_files(Path(name)).images:
+        for path in list_files(Path(name), refuse_outside=False).images:
             yield os.path.join(name, path)  # noqa: PTH118 (Path would drop a leading ./)
     elif os.path.lexists(name):
         yield name

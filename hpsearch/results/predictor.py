@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hpsearch.config import TrainConfig
 from hpsearch.data.catalog import BadImage, RawImage
 from hpsearch.data.dataset import CHUNK_BYTES, FloatArray, ImageDataset, ImageShape, UInt8Array
 from hpsearch.data.decode import Target, decode_all, open_image, unavailable
@@ -61,7 +62,7 @@ class Predictor:
     """
 
     folder: Path
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint = dataclasses.field(repr=False)
     target: Target
     device: torch.device
     model: StagedModel = dataclasses.field(repr=False)
@@ -217,7 +218,11 @@ def _target(path: Path, checkpoint: Checkpoint) -> Target:
         found = document["format"]
         if found == FORMAT:
             target = _read_target(document["images"])
-            same = tuple(document["classes"]) == checkpoint.classes
+            same = (
+                tuple(document["classes"]) == checkpoint.classes
+                and document["origin"] == dict(checkpoint.origin)
+                and TrainConfig.from_dict(document["config"]) == checkpoint.config
+            )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} is damaged ({type(error).__name__}: {error}): {again}"
@@ -229,8 +234,7 @@ def _target(path: Path, checkpoint: Checkpoint) -> Target:
     channels = checkpoint.preprocessing.channels
     if not same or target.shape.channels not in (1, channels):
         raise CheckpointError(
-            f"{path} is not the {path.name} of {MODEL} beside it, which has other classes or "
-            f"channels: {again}"
+            f"{path} is not the {path.name} of {MODEL} beside it, which is another model's: {again}"
         )
     return target
 

@@ -41,7 +41,14 @@ def search_data(trial: TrialRecord) -> SearchData:
     record = search_of(trial)
     stored = record.data["source"]  # a text in searches of the first version
     source = DataSpec.of(stored) if isinstance(stored, str) else DataSpec.from_dict(stored)
-    dataset = load_dataset(source)
+    try:
+        dataset = load_dataset(source)
+    except DataError as error:
+        raise DataError(
+            f"the data of search {trial.search!r} cannot be read: {error}. If they were moved, run "
+            f"the search's command again with --name {trial.search} and --data where they are now: "
+            "it remembers the place"
+        ) from error
     then, now = record.fingerprints["data"], dataset.fingerprint
     if now != then:
         raise DataError(

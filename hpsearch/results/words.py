@@ -16,8 +16,8 @@ def looks(times: int) -> str:
     if times == 1:
         return "The test split was opened for it for the first time: nothing was chosen by it."
     return (
-        f"The test split of this search has been opened {times} times: a score that is picked "
-        "after several looks is too good."
+        f"This test split has been opened {times} times, counting all searches over it: a score "
+        "that is picked after several looks is too good."
     )
 
 

@@ -75,9 +75,10 @@ def read_content(
     except CheckpointError:
         raise
     except Exception as error:  # torch, zipfile and pickle raise a dozen kinds on damaged files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # What torch says of them is long, and advises to run what is in there.
         raise CheckpointError(
-            f"{path}: not a whole {kind} of hpsearch ({type(error).__name__}: {reason[:200]})"
+            f"{path}: not a whole {kind} of hpsearch: it is damaged, cut short, or something else "
+            f"({type(error).__name__})"
         ) from None
     if stored != actual:
         raise CheckpointError(

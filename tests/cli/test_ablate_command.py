@@ -47,7 +47,7 @@ def test_from_a_search_to_the_figure(run: Run, runs: Path) -> None:
     record = load_search(runs, "digits-ablation")
     values = [f"{100 * (trial.value or 0):.2f} %" for trial in record.trials[:4]]
     differences = [
-        f"{100 * ((trial.value or 0) - (record.trials[0].value or 0)):+.2f} %"
+        f"{100 * ((trial.value or 0) - (record.trials[0].value or 0)):+.2f}"
         for trial in record.trials[1:4]
     ]
     after = out.partition("one parameter at a time")[2]

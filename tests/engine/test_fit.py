@@ -355,7 +355,7 @@ def run(name, **sizes):
 
 run("warm", batch_size=4, train_images=16)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 100 * 2**20, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + 64 * 2**20, resource.RLIM_INFINITY))
 trial = run("short", batch_size=256, train_images=256)
 config = trial.config
 print(trial.state, trial.failure or trial.note, config.batch_size, config.micro_batch, sep="|")

@@ -48,6 +48,8 @@ def write_export(folder: Path, checkpoint: Checkpoint, *, fit: str = "crop") -> 
     shape = checkpoint.preprocessing.shape
     images = {"height": shape.height, "width": shape.width, "channels": shape.channels, "fit": fit}
     document = {"format": FORMAT, "classes": list(checkpoint.classes), "images": images}
+    document["config"] = checkpoint.config.to_dict()
+    document["origin"] = dict(checkpoint.origin)
     (folder / CONFIG).write_text(json.dumps(document))
     return folder
 

@@ -150,3 +150,15 @@ def test_a_folder_without_predictions_is_an_error(tmp_path: Path) -> None:
     first = export_of(tmp_path / "a", truths(2))
     with pytest.raises(DataError, match=r"none has no predictions\.csv"):
         compare(first, tmp_path / "none")
+
+
+def test_other_pixels_under_the_same_names_are_no_pairs(tmp_path: Path) -> None:
+    folders = [export_of(tmp_path / name, truths(3, 2)) for name in "abc"]
+    for folder, print_ in zip(folders, ("one", "one", "two"), strict=True):
+        document = {"origin": {"data_fingerprint": print_}}
+        (folder / "metrics.json").write_text(json.dumps(document), encoding="utf-8")
+    assert compare(folders[0], folders[1]).images == 5
+    with pytest.raises(DataError, match="same names, but other pixels"):
+        compare(folders[0], folders[2])
+    (folders[2] / "metrics.json").unlink()  # then nobody knows
+    assert compare(folders[0], folders[2]).images == 5

@@ -16,7 +16,7 @@ from hpsearch.data.batches import steps_per_epoch
 from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.data.resident import ResidentImages
 from hpsearch.data.sealed import open_test_split
-from hpsearch.data.splits import Split, load_split, save_split
+from hpsearch.data.splits import Split, SplitSpec, load_split, save_split
 from hpsearch.data.store import load_dataset
 from hpsearch.engine.records import SPLIT
 from hpsearch.errors import CheckpointError, DataError, SearchError
@@ -356,3 +356,34 @@ def test_a_report_is_the_record(found: SearchRecord) -> None:
     ]
     assert document["trials"] == {"asked": 4, "finished": 4}
     assert document["data"]["counts"] == {"train": 1077, "val": 360, "test": 360}
+
+
+def test_whoever_looked_at_a_test_split_has_seen_it_under_every_name(
+    found: SearchRecord, tmp_path: Path
+) -> None:
+    export(found.best, tmp_path / "one", device="cpu")
+    spec = StudySpec(name="again", families=("logistic",), trials=1, epochs=1)
+    again = search(spec, runs=found.runs, device="cpu")
+    (opening,) = again.openings
+    assert (opening.search, opening.trial) == ("digits", found.best.name)
+    assert again.results == ()
+    result = export(again.best, tmp_path / "two", device="cpu")
+    assert result.times_opened == 2
+    assert "opened 2 times" in result.report_html.read_text(encoding="utf-8")
+    assert [o.search for o in load_search(found.runs, "digits").openings] == ["digits", "again"]
+    # Another split is another matter.
+    other = dataclasses.replace(spec, name="other", split=SplitSpec(seed=1))
+    assert search(other, runs=found.runs, device="cpu").openings == ()
+
+
+def test_data_that_moved_are_found_again_after_the_search_was_told(tmp_path: Path) -> None:
+    digits = load_dataset("digits")
+    old, new = tmp_path / "old.npz", tmp_path / "new.npz"
+    np.savez(old, images=digits.images, labels=digits.labels)
+    spec = StudySpec(name="mine", data=str(old), families=("logistic",), trials=1, epochs=1)
+    best = search(spec, runs=tmp_path / "runs", device="cpu").best
+    old.rename(new)
+    with pytest.raises(DataError, match="--name mine and --data where they are now"):
+        export(best, tmp_path / "out", device="cpu")
+    search(dataclasses.replace(spec, data=str(new)), runs=tmp_path / "runs", device="cpu")
+    assert export(best, tmp_path / "out", device="cpu").checkpoint.is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import pickle
 import shutil
@@ -200,7 +201,7 @@ IMAGES = {"height": 4, "width": 4, "channels": 3, "fit": "crop"}
         (_edited(images={**IMAGES, "height": "4"}), "is damaged"),
         (_edited(images={**IMAGES, "fit": "squeeze"}), "is damaged"),
         (_edited(images={**IMAGES, "channels": 4}), "is damaged"),
-        (_edited(classes=["red", "blue", "green"]), "has other classes or channels"),
+        (_edited(classes=["red", "blue", "green"]), "is another model's"),
     ],
 )
 def test_a_damaged_configuration_is_refused(copied: Path, edit: Any, message: str) -> None:
@@ -248,3 +249,12 @@ def test_weights_that_do_not_fit_the_network_are_refused(copied: Path) -> None:
     with pytest.raises(CheckpointError, match="does not fit the network") as caught:
         load(copied)
     assert "\n" not in str(caught.value)
+
+
+def test_the_checkpoint_of_another_export_is_refused(tmp_path: Path) -> None:
+    one = write_export(tmp_path / "one", colour_checkpoint())
+    other = dataclasses.replace(colour_checkpoint(), origin={"search": "x", "trial": "logistic-1"})
+    two = write_export(tmp_path / "two", other)
+    shutil.copyfile(two / "model.pt", one / "model.pt")
+    with pytest.raises(CheckpointError, match="another model's: export it again"):
+        load(one)

@@ -128,7 +128,13 @@ def search_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
             for state in ("interrupted", "paused")
         },
         "test_openings": [
-            {"when": o.when, "trial": o.trial, "purpose": o.purpose} for o in record.openings
+            {
+                "when": o.when,
+                "search": o.search or record.name,
+                "trial": o.trial,
+                "purpose": o.purpose,
+            }
+            for o in record.openings
         ],
         "test_results": [
             {

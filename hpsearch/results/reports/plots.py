@@ -42,6 +42,8 @@ from hpsearch.training.objectives import Objective
 MOST_PARAMETERS = 8
 """The most important ones are shown."""
 
+_FEW = 3
+"""Of fewer complete trials no importance is shown: it would be of chance alone."""
 _COLUMNS = 6
 """Whole numbers with so few different values are columns."""
 
@@ -182,7 +184,7 @@ def interactive(family: FamilyStudy, record: SearchRecord) -> list[Plot]:
 def _importances(study: optuna.Study, objective: Objective) -> dict[str, float]:
     complete = _complete(study)
     names = sorted(_varied_in(complete))
-    if len(complete) < 2 or not names:
+    if len(complete) < _FEW or not names:
         return {}
     with _quiet():
         return optuna.importance.get_param_importances(

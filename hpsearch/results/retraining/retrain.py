@@ -271,7 +271,11 @@ def _facts(job: SeedJob, done: Retrained) -> dict[str, Any]:
             name.removeprefix("val_"): row[name] for name in row if name.startswith("val_")
         },
         "parameters": trial.parameters,
-        "data": {"name": job.data.dataset.name, "counts": job.data.split.counts},
+        "data": {
+            "name": job.data.dataset.name,
+            "counts": job.data.split.counts,
+            "notes": list(job.data.dataset.notes),
+        },
         "retrained": _summary(done),
         "notes": list(done.notes),
     }
@@ -288,7 +292,8 @@ def _chosen(job: SeedJob, done: Retrained) -> str:
         best = "" if count == 1 else f", the best of them by {objective.label}"
         return (
             f"{start} {seeds} on the training images. This is seed {kept.seed}{best} "
-            f"({objective.value(kept.kept):.4f}), with the weights after epoch {kept.kept.epoch}."
+            f"({objective.value(kept.kept):.4f}), with the weights of epoch {kept.kept.epoch} "
+            "(counted from 0)."
         )
     which = "" if count == 1 else f" This is the first seed, {kept.seed}."
     return (

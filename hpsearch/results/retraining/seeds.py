@@ -64,8 +64,8 @@ class Spread:
 
     Attributes:
         std: the standard deviation of one training; None where there is but one.
-        interval: 95 % interval of the mean, by Student's t; None where there is but one. It tells
-            of other seeds on the same images, not of other images.
+        interval: 95 % interval of the mean, by Student's t, of three or more that are not all the
+            same; else None. It tells of other seeds on the same images, not of other images.
     """
 
     count: int
@@ -80,6 +80,8 @@ class Spread:
         if count == 1:
             return cls(count=1, mean=mean)
         std = statistics.stdev(shares)
+        if count == 2 or std == 0.0:  # two that agree by chance are no certainty
+            return cls(count=count, mean=mean, std=std)
         half = float(student_t.ppf(0.975, count - 1)) * std / math.sqrt(count)
         interval = (max(0.0, mean - half), min(1.0, mean + half))
         return cls(count=count, mean=mean, std=std, interval=interval)
