@@ -233,8 +233,11 @@ def _name_batch(graph: Any) -> None:
 
 
 def _refused(tool: str, checkpoint: Checkpoint, error: Exception) -> CheckpointError:
-    lines = str(error).strip().splitlines()
-    reason = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    first: BaseException = error
+    while first.__cause__ is not None:  # the exporter wraps what was wrong into general advice
+        first = first.__cause__
+    lines = str(first).strip().splitlines()
+    reason = f"{type(first).__name__}: {lines[0][:200]}" if lines else type(first).__name__
     if "specialized it to be a constant" in str(error):
         reason = (
             "its code makes the number of images a fixed one, as len(images) does; "

@@ -147,6 +147,8 @@ def test_an_onnx_file_does_the_same(
     import onnx
     import onnxruntime
 
+    if model == "gray" and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 12):
+        pytest.skip("this version of torch cannot export adaptive max pooling to ONNX")
     checkpoint = random_checkpoint(model)
     path = tmp_path / "model.onnx"
     write_onnx(path, checkpoint, sample=noise().images)
