@@ -213,7 +213,7 @@ def _show(console: Console, record: SearchRecord, done: Retrained) -> None:
     lines += [
         f"kept              seed {done.kept.seed}: {accuracy(test['accuracy'])} (errors: "
         f"{test['errors']} of {test['images']} images; 95 % {accuracy(low)} to {accuracy(high)})",
-        f"test split        opened {count_of(done.times_opened)} in this search",
+        f"test split        opened {count_of(done.times_opened)}, counting all searches over it",
         f"written to        {done.folder}",
     ]
     for line in [*lines, *(f"note: {note}" for note in done.notes[1:])]:

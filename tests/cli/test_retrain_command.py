@@ -48,7 +48,7 @@ def test_retrain_prints_what_a_user_wants_to_know(run: Run) -> None:
     assert [line.split(":")[0] for line in lines[:2]] == ["seed 1 of 2", "seed 2 of 2"]
     assert "(kept)" in out
     assert "± " in out
-    assert "opened once in this search" in out
+    assert "opened once, counting all" in out
     assert "to the bit" in out
     assert Path("exports/few-retrained/seeds.csv").is_file()
     # Again: not without --force.
@@ -58,7 +58,7 @@ def test_retrain_prints_what_a_user_wants_to_know(run: Run) -> None:
     assert err.count("\n") == 1
     code, out, _ = run("retrain few --seeds 1 --device cpu --force")
     assert code == 0
-    assert "opened 2 times in this search" in out
+    assert "opened 2 times, counting all" in out
     assert "±" not in out
 
 
