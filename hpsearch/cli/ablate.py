@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from hpsearch.cli.options import RUNS, Runs, Storage, WorkerOptions, takes
-from hpsearch.cli.text import make_table, objective_value, say
+from hpsearch.cli.text import make_table, objective_difference, objective_value, say
 
 if TYPE_CHECKING:
     from hpsearch.engine.ablation import Ablation
@@ -202,13 +202,7 @@ def _cells(row: AblationRow, objective: Objective) -> tuple[str, ...]:
     return (
         row.trial or "–",
         objective_value(objective, row.value) if row.value is not None else row.state,
-        _difference(objective, row.difference),
+        objective_difference(objective, row.difference),
         "–" if row.val_loss is None else f"{row.val_loss:.4f}",
         "–" if row.best_epoch is None else str(row.best_epoch),
     )
-
-
-def _difference(objective: Objective, value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{100 * value:+.2f}" if objective.is_share else f"{value:+.4f}"

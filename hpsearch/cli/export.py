@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hpsearch.cli.options import RUNS, Device, Name, Runs, Storage
+from hpsearch.cli.options import RUNS, Device, Name, ReplaceExport, Runs, Storage, TrialName
 from hpsearch.cli.text import accuracy, count_of, objective_value
 from hpsearch.names import printable
 
@@ -25,12 +25,8 @@ def export_cli(
             help="By default exports/NAME, or exports/NAME-TRIAL with --trial.",
         ),
     ] = None,
-    trial: Annotated[
-        str | None, typer.Option(help="A trial such as cnn-7; by default the best one.")
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace an export that is there already.")
-    ] = False,
+    trial: TrialName = None,
+    force: ReplaceExport = False,
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Write the model for ONNX Runtime, too.")
     ] = False,

@@ -45,6 +45,12 @@ Storage = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+TrialName = Annotated[
+    str | None, typer.Option("--trial", help="A trial such as cnn-7; by default the best one.")
+]
+ReplaceExport = Annotated[
+    bool, typer.Option("--force", help="Replace an export that is there already.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 Source = Annotated[
     str,

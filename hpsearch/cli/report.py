@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from hpsearch.cli.options import RUNS, Runs, Storage
+from hpsearch.cli.options import RUNS, AsJson, Runs, Storage
 from hpsearch.cli.text import (
     accuracy,
     count_of,
@@ -47,7 +47,7 @@ def report_cli(
     best: Annotated[
         int, typer.Option(help="How many of the best trials of each search to list.", min=0)
     ] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: AsJson = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="All trials as a table: a row each, with its parameters.")
     ] = False,

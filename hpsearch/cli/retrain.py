@@ -14,12 +14,22 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hpsearch.cli.options import INTERRUPTED, RUNS, Device, Name, Runs, Storage
+from hpsearch.cli.options import (
+    INTERRUPTED,
+    RUNS,
+    Device,
+    Name,
+    ReplaceExport,
+    Runs,
+    Storage,
+    TrialName,
+)
 from hpsearch.cli.text import (
     accuracy,
     count_of,
     duration,
     make_table,
+    objective_difference,
     objective_name,
     objective_value,
     say,
@@ -48,9 +58,7 @@ def retrain_cli(
             help="By default exports/NAME-retrained, or exports/NAME-TRIAL-retrained with --trial.",
         ),
     ] = None,
-    trial: Annotated[
-        str | None, typer.Option(help="A trial such as cnn-7; by default the best one.")
-    ] = None,
+    trial: TrialName = None,
     seeds: Annotated[
         int, typer.Option(metavar="N", help="How many trainings; the first has the trial's seed.")
     ] = 5,
@@ -81,9 +89,7 @@ def retrain_cli(
             help="Divisions of the training and validation images for --top; by default 3.",
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace an export that is there already.")
-    ] = False,
+    force: ReplaceExport = False,
     runs: Runs = RUNS,
     storage: Storage = None,
     device: Device = "auto",
@@ -256,12 +262,8 @@ def _candidates_table(comparison: Comparison) -> Table:
         table.add_row(
             *row,
             objective_value(objective, candidate.mean),
-            _points(objective, candidate.standard_error),
-            _points(objective, candidate.difference, sign="+"),
+            objective_difference(objective, candidate.standard_error, sign=""),
+            objective_difference(objective, candidate.difference),
             f"#{place}",
         )
     return table
-
-
-def _points(objective: Objective, value: float, *, sign: str = "") -> str:
-    return f"{100 * value:{sign}.2f}" if objective.is_share else f"{value:{sign}.4f}"

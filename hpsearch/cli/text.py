@@ -13,6 +13,7 @@ from hpsearch.names import printable
 from hpsearch.results.units import UNITS as UNITS
 from hpsearch.results.units import accuracy as accuracy
 from hpsearch.results.units import duration as duration
+from hpsearch.results.units import objective_difference as objective_difference
 from hpsearch.results.units import objective_value as objective_value
 from hpsearch.results.units import scaled as scaled
 

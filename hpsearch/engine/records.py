@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ SPLIT = "split.npz"
 CONFIG = "config"
 FAILURE = "failure"
 NOTE = "note"
+_WORST = (float("-inf"), float("-inf"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ class TrialRecord:
     def key(self) -> tuple[float, float]:
         """Trials are ranked by it, as epochs are; the greater the better."""
         if self.value is None or self.val_loss is None:
-            return (float("-inf"), float("-inf"))
+            return _WORST
         return objective_info(self.objective).key_of(self.value, self.val_loss)
 
 
@@ -197,11 +198,7 @@ class SearchRecord:
         """How many trials in a row, up to the last one that ended, made the best no better."""
         ended = [t for t in self.trials if t.state in FINISHED and t.ended is not None]
         ended.sort(key=lambda trial: trial.ended or datetime.datetime.min)
-        best, stale = (float("-inf"), float("-inf")), 0
-        for trial in ended:
-            better = trial.state == "complete" and trial.key > best
-            best, stale = (trial.key, 0) if better else (best, stale + 1)
-        return stale
+        return count_stale(t.key if t.state == "complete" else _WORST for t in ended)
 
     def count(self, state: str, family: str | None = None) -> int:
         """How many trials are in a state; of one family only where one is given."""
@@ -220,6 +217,19 @@ class SearchRecord:
             f"search {self.name!r} has no trial {name!r}; trials are called "
             f"{self.families[-1]}-0, {self.families[-1]}-1, ..."
         )
+
+
+def count_stale(keys: Iterable[tuple[float, float]]) -> int:
+    """How many of the last trials in a row made the best no better.
+
+    Args:
+        keys: by which trials are ranked, in the order in which they ended; of those that were not
+            completed one that is no better than any.
+    """
+    best, stale = _WORST, 0
+    for key in keys:
+        best, stale = (key, 0) if key > best else (best, stale + 1)
+    return stale
 
 
 def rank(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -298,28 +308,33 @@ def search_attrs(storage: BaseStorage) -> dict[str, dict[str, Any]]:
     of it has been made.
     """
     # Optuna's summaries would read all trials of all studies.
-    ready = [s.user_attrs for s in storage.get_all_studies() if s.user_attrs.get("ready")]
-    ready.sort(key=lambda attrs: attrs["last_started"])
+    return _by_search(study.user_attrs for study in storage.get_all_studies())
+
+
+def _by_search(studies: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    ready = sorted(_ready(studies), key=lambda attrs: attrs["last_started"])
     return dict(reversed({attrs["search"]: attrs for attrs in ready}.items()))
+
+
+def _ready(studies: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    return (attrs for attrs in studies if attrs.get("ready"))
 
 
 def read_search(storage: SearchStorage, place: Place, name: str) -> SearchRecord:
     """Reads the search called `name`, which must exist."""
-    attrs = search_attrs(storage)[name]
-    known = {study.study_name for study in storage.get_all_studies()}
+    stored = {study.study_name: study.user_attrs for study in storage.get_all_studies()}
+    attrs = _by_search(stored.values())[name]
     studies = {
         family_label(family): optuna.load_study(
             study_name=study_name(name, family), storage=storage
         )
         for family in attrs["spec"]["families"]
-        if study_name(name, family) in known  # one can be deleted in the dashboard
+        if study_name(name, family) in stored  # one can be deleted in the dashboard
     }
     own_attrs = [study.user_attrs for study in studies.values()]
     # Whoever looks at a test split under one name has seen it under all.
     same_split = [
-        found
-        for study in storage.get_all_studies()
-        if (found := study.user_attrs).get("ready") and _split_of(found) == _split_of(attrs)
+        other for other in _ready(stored.values()) if _split_of(other) == _split_of(attrs)
     ]
     idle = idle_trials(storage, place, [study._study_id for study in studies.values()])
     objective = objective_of(attrs["spec"]).name

@@ -15,6 +15,7 @@ from hpsearch.engine.leases import Claim, Leases, Share, release_dead
 from hpsearch.engine.objective import HandedBack, Trial, Worker
 from hpsearch.engine.open_trials import end_times
 from hpsearch.engine.presence import new_owner, present
+from hpsearch.engine.records import count_stale
 from hpsearch.engine.samplers import exhausted
 from hpsearch.engine.states import FINISHED, trial_state
 from hpsearch.engine.stop import Terminated
@@ -148,7 +149,5 @@ def _stagnates(worker: Worker, studies: Mapping[str, optuna.Study], storage: Sea
                     value = attrs.get("value", attrs.get("val_accuracy", value))
                 key = objective.key_of(value, attrs.get("val_loss", float("nan")))
                 ends.append((times.get(trial._trial_id, 0.0), key))
-    best, stale = (float("-inf"), float("-inf")), 0
-    for _, key in sorted(ends, key=lambda end: end[0]):
-        best, stale = (key, 0) if key > best else (best, stale + 1)
-    return stale >= worker.spec.patience
+    ends.sort(key=lambda end: end[0])
+    return count_stale(key for _, key in ends) >= worker.spec.patience

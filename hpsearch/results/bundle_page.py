@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.figures.page import page, picture, safe, table
-from hpsearch.results.words import configuration, looks, percent, score_rows
+from hpsearch.results.units import accuracy
+from hpsearch.results.words import configuration, looks, score_rows
 
 _STYLE = """
 .score { font-size: 2.2rem; font-weight: 650; margin: .6rem 0 0; }
@@ -41,9 +42,9 @@ def bundle_page(metrics: Mapping[str, Any], pictures: Mapping[str, Path], *, tit
         f"<h1>{safe(title)}</h1>",
         f'<p class="soft">{safe(config["family"])}, {metrics["parameters"]:,} parameters; '
         f"{safe(data['name'])}: {counts} images, {len(test['classes'])} classes</p>",
-        f'<p class="score">{percent(test["accuracy"])}</p>',
-        f"<p>of {test['images']:,} test images are right; 95 % interval {percent(low)} to "
-        f"{percent(high)} ({safe(test['interval'])}). "
+        f'<p class="score">{accuracy(test["accuracy"])}</p>',
+        f"<p>of {test['images']:,} test images are right; 95 % interval {accuracy(low)} to "
+        f"{accuracy(high)} ({safe(test['interval'])}). "
         f"{looks(metrics['test_split_opened'])}</p>",
         f"<p>{safe(metrics['chosen'])}</p>",
         *(f"<p>Note: {safe(note)}</p>" for note in metrics.get("notes", ())),

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpsearch.names import printable
-from hpsearch.results.words import configuration, looks, percent, score_rows
+from hpsearch.results.units import accuracy
+from hpsearch.results.words import configuration, looks, score_rows
 
 _FILES = {
     "model.pt": "the checkpoint: `hpsearch predict`, `hpsearch.load`",
@@ -59,8 +60,8 @@ def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) 
         "",
         "## What to expect",
         "",
-        f"**{percent(test['accuracy'])}** of {test['images']:,} test images were classified right "
-        f"(95 % interval {percent(low)} to {percent(high)}, {test['interval']}). "
+        f"**{accuracy(test['accuracy'])}** of {test['images']:,} test images were classified right "
+        f"(95 % interval {accuracy(low)} to {accuracy(high)}, {test['interval']}). "
         f"{looks(metrics['test_split_opened'])}",
         "",
         "| on the test images | |",

@@ -18,6 +18,7 @@ from hpsearch.files import whole_folder, write_text
 from hpsearch.names import listed, printable
 from hpsearch.results.bundle import METRICS, PREDICTIONS, write_figures
 from hpsearch.results.evaluation import run_model
+from hpsearch.results.folder import check_free
 from hpsearch.results.predictions import write_predictions
 from hpsearch.results.predictor import Predictor, load
 from hpsearch.results.scores import Scores, score
@@ -71,7 +72,7 @@ def evaluate(
     """
     folder = None if out is None else Path(out)
     if folder is not None:
-        _check_free(folder, replace)
+        check_free(folder, "evaluation", is_ours=_is_evaluation, replace=replace)
     predictor = export if isinstance(export, Predictor) else load(export, device=device)
     spec = _as_the_model_has_it(DataSpec.of(data), predictor)
     read = load_dataset(spec, watch=watch)
@@ -155,19 +156,6 @@ def _warnings(predictor: Predictor, dataset: ImageDataset) -> tuple[str, ...]:
         "were trained on, so this says nothing about new ones; the export has the scores of its "
         "test images",
     )
-
-
-def _check_free(folder: Path, replace: bool) -> None:
-    if not os.path.lexists(folder):
-        return
-    ours = _is_evaluation(folder)
-    if folder.is_symlink() or not (replace and ours):
-        hint = (
-            "replace it with --force, in Python with replace=True"
-            if ours
-            else "it is no evaluation of ours"
-        )
-        raise SearchError(f"{folder} exists already ({hint}); name another folder with -o")
 
 
 def _is_evaluation(folder: Path) -> bool:

@@ -22,6 +22,7 @@ from hpsearch.files import whole_folder
 from hpsearch.results import bundle
 from hpsearch.results.bundle import Trained, is_bundle, write_model, write_test_report
 from hpsearch.results.evaluation import restore_model, run_model
+from hpsearch.results.folder import check_free
 from hpsearch.results.source import SearchData, search_data, search_of
 from hpsearch.training.checkpoint import Checkpoint, load_checkpoint
 from hpsearch.training.device import resolve_device
@@ -147,7 +148,7 @@ def export(
         DataError: the data is not that of the search any more.
     """
     out = Path(out)
-    check_free(out, replace=replace)
+    check_free(out, "export", is_ours=is_bundle, replace=replace)
     target = resolve_device(device)
     checkpoint = load_checkpoint(require_checkpoint(trial))
     _check_trial(trial, checkpoint)
@@ -186,24 +187,6 @@ def export(
         metrics=metrics,
         notes=notes,
     )
-
-
-def check_free(out: Path, *, replace: bool) -> None:
-    """Refuses a folder that exists, unless it is an export that may be replaced.
-
-    Raises:
-        SearchError: it does.
-    """
-    if not out.is_symlink() and (not out.exists() or (replace and is_bundle(out))):
-        return
-    hint = (
-        "it is a link"
-        if out.is_symlink()
-        else "replace it with --force, in Python with replace=True"
-        if is_bundle(out)
-        else "it is no export of ours"
-    )
-    raise SearchError(f"{out} exists already ({hint}); name another folder with -o")
 
 
 def trial_facts(trial: TrialRecord, data: SearchData) -> dict[str, Any]:

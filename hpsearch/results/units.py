@@ -49,3 +49,14 @@ def objective_value(objective: Objective | Cost, value: float | None) -> str:
     if value is None:
         return "–"
     return UNITS[objective.unit](value) if objective.unit in UNITS else f"{value:.4f}"
+
+
+def objective_difference(objective: Objective, value: float | None, *, sign: str = "+") -> str:
+    """+1.39, of a share in points; of a loss -0.0312; or a dash where there is none.
+
+    Args:
+        sign: "" where it has none, as that of an error.
+    """
+    if value is None:
+        return "–"
+    return f"{100 * value:{sign}.2f}" if objective.is_share else f"{value:{sign}.4f}"

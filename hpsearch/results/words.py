@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-
-def percent(value: float) -> str:
-    """A share with two decimals: 99.44 %."""
-    return f"{100 * value:.2f} %"
+from hpsearch.results.units import accuracy
 
 
 def looks(times: int) -> str:
@@ -25,16 +22,16 @@ def score_rows(test: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The names and values of a test report's scores, for a table."""
     low, high = test["accuracy_95"]
     rows = [
-        ("accuracy", percent(test["accuracy"])),
-        ("95 % interval", f"{percent(low)} to {percent(high)}"),
+        ("accuracy", accuracy(test["accuracy"])),
+        ("95 % interval", f"{accuracy(low)} to {accuracy(high)}"),
         ("errors", f"{test['errors']:,} of {test['images']:,}"),
-        ("balanced accuracy", percent(test["balanced_accuracy"])),
+        ("balanced accuracy", accuracy(test["balanced_accuracy"])),
         ("macro F1", f"{test['macro_f1']:.4f}"),
         ("log loss", f"{test['log_loss']:.4f}"),
         ("expected calibration error", f"{test['calibration_error']:.4f}"),
     ]
     return rows + [
-        (f"accuracy of {name} alone", percent(column["accuracy"]))
+        (f"accuracy of {name} alone", accuracy(column["accuracy"]))
         for name, column in test.get("columns", {}).items()
     ]
 

@@ -24,8 +24,8 @@ from hpsearch.figures.candidates import CandidateValues, candidates_figure
 from hpsearch.figures.seeds import SeedCurve, seeds_figure
 from hpsearch.files import whole_folder, write_text
 from hpsearch.results import bundle
-from hpsearch.results.bundle import Trained, write_model, write_test_report
-from hpsearch.results.export import check_free
+from hpsearch.results.bundle import Trained, is_bundle, write_model, write_test_report
+from hpsearch.results.folder import check_free
 from hpsearch.results.retraining.candidates import Comparison, compare_candidates
 from hpsearch.results.retraining.repeat import Repeat
 from hpsearch.results.retraining.rerun import Watch
@@ -43,7 +43,7 @@ from hpsearch.results.retraining.seeds import SeedRun, Spread
 from hpsearch.results.retraining.stored import stored_config
 from hpsearch.results.source import search_data, search_of
 from hpsearch.results.tables import write_table
-from hpsearch.results.words import percent
+from hpsearch.results.units import accuracy
 from hpsearch.training.checkpoint import load_checkpoint
 from hpsearch.training.device import resolve_device
 from hpsearch.training.memory import keep_freed_memory
@@ -121,7 +121,7 @@ def retrain(
     """
     out, target = Path(out), _checked(seeds, on, epochs, device)
     stored_config(trial, target)
-    check_free(out, replace=replace)
+    check_free(out, "export", is_ours=is_bundle, replace=replace)
     data = search_data(trial)
     job = seed_job(trial, data, seeds, on, target, watch, epochs=epochs)
     with _folder(out, replace=replace) as folder:
@@ -154,7 +154,7 @@ def retrain_best(
     out, target = Path(out), _checked(seeds, on, None, device)
     check_int("top", top, low=1)
     check_int("folds", folds, low=2)
-    check_free(out, replace=replace)
+    check_free(out, "export", is_ours=is_bundle, replace=replace)
     data = search_data(record.best)
     with _folder(out, replace=replace) as folder:
         found = compare_candidates(data, top=top, folds=folds, device=target, watch=watch)
@@ -205,15 +205,15 @@ def _train_and_test(job: SeedJob, folder: Path, comparison: Comparison | None = 
     seeds, logits = with_test_scores(job, seeds, spool, test, kept)
     shutil.rmtree(spool)
     opened = len(search_of(job.trial).openings)
-    accuracy = Spread.of([seed.test_scores["accuracy"] for seed in seeds if not seed.failure])
-    notes = (*_notes(job, seeds, accuracy, repeat, comparison), *missing)
+    spread = Spread.of([seed.test_scores["accuracy"] for seed in seeds if not seed.failure])
+    notes = (*_notes(job, seeds, spread, repeat, comparison), *missing)
     done = Retrained(
         folder=folder,
         trial=job.trial,
         on=job.on,
         seeds=seeds,
         kept=seeds[kept],
-        accuracy=accuracy,
+        accuracy=spread,
         repeat=repeat,
         comparison=comparison,
         times_opened=opened,
@@ -236,17 +236,18 @@ def _train_and_test(job: SeedJob, folder: Path, comparison: Comparison | None = 
 def _notes(
     job: SeedJob,
     seeds: tuple[SeedRun, ...],
-    accuracy: Spread,
+    spread: Spread,
     repeat: Repeat | None,
     comparison: Comparison | None,
 ) -> list[str]:
-    notes = [f"Test accuracy with one seed: {percent(accuracy.mean)}; there is no spread to tell."]
-    if accuracy.std is not None and accuracy.interval is not None:
-        low, high = accuracy.interval
+    notes = [f"Test accuracy with one seed: {accuracy(spread.mean)}; there is no spread to tell."]
+    if spread.std is not None and spread.interval is not None:
+        low, high = spread.interval
         notes = [
-            f"Test accuracy over {accuracy.count} seeds: {percent(accuracy.mean)} in the mean, "
-            f"standard deviation {100 * accuracy.std:.2f} points, 95 % interval of the mean "
-            f"{percent(low)} to {percent(high)} (Student's t, for other seeds on the same images)."
+            f"Test accuracy over {spread.count} seeds: {accuracy(spread.mean)} in the mean, "
+            f"standard deviation {100 * spread.std:.2f} points, 95 % interval of the mean "
+            f"{accuracy(low)} to {accuracy(high)} (Student's t, for other seeds on the same "
+            "images)."
         ]
     notes += [
         f"Seed {seed.seed} could not be trained: {seed.failure}." for seed in seeds if seed.failure
