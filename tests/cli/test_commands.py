@@ -392,3 +392,17 @@ def test_a_damaged_database_is_an_error_of_one_line(run: Run, tmp_path: Path) ->
         assert code == 2
         assert err.count("\n") == 1
         assert DATABASE in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_output_that_cannot_be_written_is_told_in_a_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from hpsearch.cli.main import main; main()", "families"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: the output cannot be written: No space left on device\n"

@@ -24,6 +24,7 @@ from hpsearch.cli.live import LiveView, PlainView, command_line, make_view, watc
 from hpsearch.cli.state import SearchState
 from hpsearch.data.decode import Progress
 from hpsearch.engine.events import (
+    DatabaseAway,
     DataProgress,
     EpochFinished,
     Event,
@@ -525,6 +526,24 @@ class TestProgressInLongTrials:
 )
 def test_workers_in_words(event: WorkerStarted | WorkerEnded, line: str) -> None:
     assert worker_line(event) == line
+
+
+def test_outages_starting_workers_and_taking_part_are_told() -> None:
+    away = [DatabaseAway(worker=2, away=True), DatabaseAway(worker=0, away=False)]
+    told = [
+        "worker 2: the database does not answer; waiting for it",
+        "the database is back",
+    ]
+    assert plain(*away) == told
+    assert above(live(*away)).splitlines() == told
+
+    begun = dataclasses.replace(search_started(), joins=True, resumed=True)
+    worker = WorkerStarted(worker=1, device="cpu")
+    text = "\n".join(screen(live(begun, worker), 120))
+    assert "search digits, taking part" in text
+    assert "1 worker starting" in text
+    text = "\n".join(screen(live(begun, worker, started("mlp-0", 1))))
+    assert "starting" not in text
 
 
 def test_how_many_workers_and_how_long() -> None:
