@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from hpsearch.engine.records import SearchRecord, TrialRecord, load_search
     from hpsearch.engine.search import join, plan, search
     from hpsearch.engine.spec import StudySpec, load_study
+    from hpsearch.engine.status import SearchStatus
+    from hpsearch.engine.status_reader import search_status
     from hpsearch.errors import HpsearchError
     from hpsearch.families import (
         Family,
@@ -59,6 +61,8 @@ _HOME = {
     "search": "hpsearch.engine.search",
     "StudySpec": "hpsearch.engine.spec",
     "load_study": "hpsearch.engine.spec",
+    "SearchStatus": "hpsearch.engine.status",
+    "search_status": "hpsearch.engine.status_reader",
     "HpsearchError": "hpsearch.errors",
     "Family": "hpsearch.families",
     "Range": "hpsearch.families",
@@ -94,6 +98,7 @@ __all__ = [
     "Retrained",
     "ScheduledDropout",
     "SearchRecord",
+    "SearchStatus",
     "SplitSpec",
     "StagedModel",
     "StudySpec",
@@ -117,6 +122,7 @@ __all__ = [
     "retrain",
     "retrain_best",
     "search",
+    "search_status",
     "suggest_training",
 ]
 

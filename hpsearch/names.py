@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import urllib.parse
 from pathlib import Path
@@ -27,6 +28,12 @@ def printable(text: str) -> str:
         else character.encode("unicode_escape", "surrogatepass").decode("ascii")
         for character in text
     )
+
+
+def markdown(text: str) -> str:
+    """A text from outside, without a meaning in Markdown or HTML; on one line."""
+    escaped = html.escape(printable(text), quote=False)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|#~" else letter for letter in escaped)
 
 
 def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:

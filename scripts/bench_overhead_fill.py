@@ -21,6 +21,7 @@ from optuna.storages._rdb.models import (
     TrialIntermediateValueModel,
     TrialModel,
     TrialParamModel,
+    TrialSystemAttributeModel,
     TrialUserAttributeModel,
     TrialValueModel,
 )
@@ -30,9 +31,11 @@ from sqlalchemy.orm import Session
 
 from hpsearch import StudySpec
 from hpsearch.config import TrainConfig
+from hpsearch.engine.artifacts import artifact_id, metadata
+from hpsearch.engine.hidden import CONFIG, SETTING, hidden_key
 from hpsearch.engine.lease_table import LEASES
 from hpsearch.engine.place import Place, trial_folder
-from hpsearch.engine.records import CONFIG
+from hpsearch.engine.records import HISTORY
 from hpsearch.engine.setup import PreparedData
 from hpsearch.engine.storage import SearchStorage
 from hpsearch.families import suggest_config
@@ -114,6 +117,7 @@ def fill(
             for table in (
                 TrialParamModel,
                 TrialUserAttributeModel,
+                TrialSystemAttributeModel,
                 TrialIntermediateValueModel,
                 TrialValueModel,
             )
@@ -138,10 +142,14 @@ def fill(
                         "distribution_json": distribution_to_json(distribution),
                     }
                 )
-            for key, attr in _attrs(config, reports).items():
-                rows[TrialUserAttributeModel].append(
+            for table, attrs in (
+                (TrialUserAttributeModel, _attrs(reports)),
+                (TrialSystemAttributeModel, _system_attrs(config, row["number"])),
+            ):
+                rows[table] += [
                     {"trial_id": trial_id, "key": key, "value_json": json.dumps(attr)}
-                )
+                    for key, attr in attrs.items()
+                ]
             for step, value in enumerate(reports):
                 rows[TrialIntermediateValueModel].append(
                     {
@@ -170,13 +178,22 @@ def fill(
         (folder / "history.csv").touch()
 
 
-def _attrs(config: TrainConfig, reports: Sequence[float]) -> dict[str, Any]:
+def _system_attrs(config: TrainConfig, number: int) -> dict[str, Any]:
+    history, about = metadata(artifact_id(f"{FAMILY} {number}", HISTORY), HISTORY)
+    return {
+        hidden_key(CONFIG): config.to_dict(),
+        hidden_key(SETTING): {"setting": "fp32 NHWC", "chosen_by": "rules", "threads": 1},
+        history: about,
+    }
+
+
+def _attrs(reports: Sequence[float]) -> dict[str, Any]:
     best = reports[-1]
     return {
         "chosen_by": "model",
-        CONFIG: config.to_dict(),
         "parameters": 50_000,
-        "setting": {"setting": "fp32 channels_last eager", "chosen_by": "rules", "threads": 1},
+        "device": "cpu (1 thread)",
+        "host": "localhost",
         "value": best,
         "val_accuracy": best,
         "val_balanced_accuracy": best,
@@ -186,5 +203,5 @@ def _attrs(config: TrainConfig, reports: Sequence[float]) -> dict[str, Any]:
         "epochs": len(reports),
         "seconds": 10.0,
         "images_per_second": 1000.0,
-        "values": [best],
+        "peak_memory_mib": 500.0,
     }

@@ -26,13 +26,15 @@ from hpsearch.engine import objective, outcome
 from hpsearch.engine.estimate import Pace
 from hpsearch.engine.events import Event, TrialFinished
 from hpsearch.engine.leases import Leases
-from hpsearch.engine.objective import Trial, Worker
+from hpsearch.engine.objective import Trial
 from hpsearch.engine.open_trials import GRACE_SECONDS
 from hpsearch.engine.place import Place
+from hpsearch.engine.presence import new_owner
 from hpsearch.engine.setup import create_studies, load_studies, peek, prepare_data
 from hpsearch.engine.stop import Stop
 from hpsearch.engine.storage import SearchStorage, create_storage, open_storage
-from hpsearch.engine.work import work_as
+from hpsearch.engine.work import work
+from hpsearch.engine.worker import Worker
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.model import StagedModel
 
@@ -62,8 +64,9 @@ class Untrained:
     """Stands in for the trainer: its epochs take no time, and no pruner stops it."""
 
     def __init__(self, model: Any, data: Any, config: TrainConfig, **_: Any) -> None:
-        del model, data
+        del model
         self._config = config
+        self.val_logits = torch.zeros(len(data.val), len(data.classes))
         self.is_over = False
         self.state = None  # is not saved
 
@@ -165,7 +168,7 @@ class Grown:
                     stop.request("enough")
 
             worker = dataclasses.replace(self.worker, watch=watch, stop=stop)
-            work_as(worker, self.studies, self.storage, grace=GRACE_SECONDS)
+            work(worker, self.studies, self.storage, new_owner(), grace=GRACE_SECONDS)
         return laps
 
 

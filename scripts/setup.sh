@@ -17,10 +17,13 @@ if [ -x .venv/bin/hpsearch ] && [ "$(cat .venv/installed 2>/dev/null)" = "$stamp
 fi
 echo "installing into .venv (PyTorch is several GB; this takes a minute or more) ..."
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-# uv installs in seconds what takes pip minutes; where uv cannot be used, pip does the same.
+# uv installs in seconds what takes pip minutes; where uv cannot be used, pip does the same. Compiled
+# here, since each worker process imports most of it: where Python may write no bytecode, that takes
+# twice as long.
 if .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
     -r scripts/installer.lock &&
-    .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
+    .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python \
+        --require-hashes -r requirements.lock
 then
     .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --editable .
 else

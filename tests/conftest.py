@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from optuna.storages._rdb.storage import _VersionManager
 
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.resident import ResidentData
@@ -16,6 +18,9 @@ from hpsearch.data.store import load_dataset
 
 # The models here are so small that threads cost more than they give.
 torch.set_num_threads(1)
+
+# A shell that starts this in the background has it ignore Ctrl-C, and all that it starts, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run: a failure is a change in the code, never luck.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -43,6 +48,21 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Decoded images go to a folder of this run, not to the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HPSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> Iterator[None]:
+    """Optuna reads all of its own whenever a database is opened, which here is always."""
+    read, known = _VersionManager.get_head_version, []
+
+    def head_version(self: _VersionManager) -> str:
+        if not known:
+            known.append(read(self))
+        return known[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_VersionManager, "get_head_version", head_version)
         yield
 
 

@@ -17,6 +17,7 @@ LAYERS = {
     "families": 3,
     "figures": 4,
     "engine": 5,
+    "dashboard": 6,
     "results": 6,
     "cli": 7,
 }

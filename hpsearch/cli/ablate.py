@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,11 +10,17 @@ import typer
 from rich.console import Console
 
 from hpsearch.cli.options import RUNS, Runs, Storage, WorkerOptions, takes
-from hpsearch.cli.text import make_table, objective_difference, objective_value, say
+from hpsearch.cli.text import (
+    EPOCHS,
+    make_table,
+    objective_difference,
+    objective_value,
+    output,
+    say,
+    tell,
+)
 
 if TYPE_CHECKING:
-    from hpsearch.engine.ablation import Ablation
-    from hpsearch.results.ablation import AblationRow
     from hpsearch.training.objectives import Objective
 
 BEST = "best"
@@ -46,13 +53,16 @@ def ablate_cli(
         str, typer.Option(metavar="TRIAL", help="A trial such as cnn-7, or best.")
     ] = BEST,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each training; by default those of the search.")
+        int | None,
+        typer.Option(metavar="E", help="Epochs of each training; by default those of the search."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of all trainings; by default that of the trial.")
+        int | None,
+        typer.Option(metavar="N", help="Seed of all trainings; by default that of the trial."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the new search; by default NAME-ablation.")
+        str | None,
+        typer.Option(metavar="NAME", help="Of the new search; by default NAME-ablation."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -79,7 +89,12 @@ def ablate_cli(
     from hpsearch.engine.records import load_search
     from hpsearch.engine.search import search as run_search
     from hpsearch.errors import SearchError
-    from hpsearch.results.ablation import FIGURE, check_same_data, write_picture
+    from hpsearch.results.ablation import (
+        FIGURE,
+        ablation_document,
+        check_same_data,
+        write_picture,
+    )
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     by = run.arguments()
@@ -95,7 +110,7 @@ def ablate_cli(
         seed=seed,
     )
     check_same_data(trial)
-    console = Console()
+    console = output()
     with watched(console) as view:
         done = run_search(spec, runs=runs, storage=storage, watch=view.watch, **by)
     ablation = ablation_of(done)
@@ -103,7 +118,13 @@ def ablate_cli(
         raise SearchError(f"search {done.name!r} is no ablation")
     picture = out or done.folder / FIGURE
     write_picture(ablation, picture)
-    print_ablation(console, ablation, around=f"{trial.name} of search {record.name}")
+    console.print()
+    say(
+        console,
+        f"search {done.name}: one parameter at a time, around {trial.name} of search {record.name}",
+    )
+    print_ablation(console, ablation_document(ablation), done.objective)
+    say(console, EPOCHS)
     if view.stopping:
         say(console, f"It was stopped ({view.stopping}); the same command goes on")
     say(console, f"figure: {picture}")
@@ -157,52 +178,44 @@ def _check_picture(path: Path | None) -> None:
         raise SearchError(f"-o {path} is a folder; name a file in it")
 
 
-def print_ablation(console: Console, ablation: Ablation, *, around: str = "") -> None:
-    """Prints a table, a row a value, and how far it can be trusted.
+def print_ablation(console: Console, document: Mapping[str, Any], objective: Objective) -> None:
+    """Prints a table a parameter, and how far they can be trusted.
 
     Args:
-        around: what the center is, in words.
+        document: see `hpsearch.results.ablation.ablation_document`.
     """
-    from hpsearch.results.ablation import ablation_rows, chance_note
-
-    objective = ablation.record.objective
-    table = make_table(
-        f"search {ablation.record.name}: one parameter at a time"
-        + (f", around {around}" if around else ""),
-        left=("parameter", "value", "trial"),
-        right=(
-            objective.short,
-            "points" if objective.is_share else "difference",
-            "loss",
-            "epoch",
-        ),
-    )
-    center, *rows = ablation_rows(ablation)
-    table.add_row("center", "", *_cells(center, objective))
-    shown = ""
-    for row in rows:
-        name = "" if row.parameter == shown else row.parameter
-        table.add_row(name, _setting(row), *_cells(row, objective))
-        shown = row.parameter
-    console.print(table)
-    for row in (center, *rows):
-        if row.failure:
-            setting = f" ({row.parameter} {_setting(row)})" if row.parameter else ""
-            say(console, f"{row.trial}{setting} {row.state}: {row.failure}")
-    say(console, chance_note(ablation))
-
-
-def _setting(row: AblationRow) -> str:
     from hpsearch.figures.ablation import value_text
 
-    return value_text(row.setting if isinstance(row.setting, str) else float(row.setting))
-
-
-def _cells(row: AblationRow, objective: Objective) -> tuple[str, ...]:
-    return (
-        row.trial or "–",
-        objective_value(objective, row.value) if row.value is not None else row.state,
-        objective_difference(objective, row.difference),
-        "–" if row.val_loss is None else f"{row.val_loss:.4f}",
-        "–" if row.best_epoch is None else str(row.best_epoch),
-    )
+    center = document["center"]
+    values = ", ".join(f"{name} {value_text(value)}" for name, value in center["values"].items())
+    say(console, f"center: {center['trial'] or 'no trial yet'} ({values})")
+    console.print()
+    failures = {}
+    for name, rows in document["parameters"].items():
+        table = make_table(
+            left=(name, "trial"),
+            right=(
+                objective.short,
+                "points" if objective.is_share else "difference",
+                "loss",
+                "best epoch",
+            ),
+            spare=("best epoch", "loss"),
+        )
+        for row in rows:
+            value = value_text(row["setting"])
+            table.add_row(
+                f"{value} (center)" if row["is_center"] else value,
+                row["trial"] or "–",
+                row["state"] if row["value"] is None else objective_value(objective, row["value"]),
+                objective_difference(objective, row["difference"]),
+                "–" if row["val_loss"] is None else f"{row['val_loss']:.4f}",
+                "–" if row["best_epoch"] is None else str(row["best_epoch"]),
+            )
+            if row["failure"]:
+                of = "" if row["is_center"] else f" ({name} {value})"
+                failures[row["trial"]] = f"{row['trial']}{of} {row['state']}: {row['failure']}"
+        console.print(table)
+    for line in failures.values():
+        say(console, line)
+    tell(console, document["note"])

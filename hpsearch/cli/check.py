@@ -41,11 +41,12 @@ def check_cli(
         typer.Option(metavar="TRIAL", help="Check this trial of a search instead, such as cnn-7."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="The trial's search; by default called like the data.")
+        str | None,
+        typer.Option(metavar="NAME", help="The trial's search; by default called like the data."),
     ] = None,
     runs: Runs = RUNS,
     storage: Storage = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the training.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the training.")] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:

@@ -10,8 +10,7 @@ import typer
 from rich.console import Console
 
 from hpsearch.cli.options import AsJson
-from hpsearch.cli.text import accuracy, make_table, say
-from hpsearch.names import printable
+from hpsearch.cli.text import accuracy, make_table, output, say
 
 if TYPE_CHECKING:
     from hpsearch.results.compare import Comparison
@@ -24,8 +23,9 @@ def compare_cli(
 ) -> None:
     """Compare two exports on the same test images.
 
-    By how much the second is better or worse, with a 95 % interval, and McNemar's exact test of
-    whether that could be chance. It reads the predictions in the folders and opens no test split.
+    By how much the second is better or worse, with a 95 % interval, and an exact test of whether
+    that could be chance: McNemar's, or where the data has groups one over whole groups. It reads
+    the predictions in the folders and opens no test split.
     """
     from hpsearch.results.compare import compare
 
@@ -33,7 +33,7 @@ def compare_cli(
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
     else:
-        _print(Console(), result)
+        _print(output(), result)
 
 
 def _print(console: Console, result: Comparison) -> None:
@@ -43,8 +43,8 @@ def _print(console: Console, result: Comparison) -> None:
         (result.second, result.second_accuracy, result.only_second_right),
     ):
         right = f"{result.both_right + alone:,}"
-        table.add_row(printable(folder), accuracy(share), right, f"{alone:,}")
-    console.print(table, markup=False)
+        table.add_row(folder, accuracy(share), right, f"{alone:,}")
+    console.print(table)
     groups = "" if result.groups is None else f" of {result.groups:,} groups"
     say(
         console,
@@ -59,6 +59,6 @@ def _print(console: Console, result: Comparison) -> None:
         console,
         f"the second less the first: {100 * result.difference:+.2f} percentage points "
         f"({interval}); "
-        f"McNemar's exact test: p = {result.p_value:.3g}",
+        f"{result.method}: p = {result.p_value:.3g}",
     )
     say(console, result.conclusion)

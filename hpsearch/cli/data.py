@@ -17,14 +17,15 @@ from rich.text import Text
 
 from hpsearch.cli.options import INTERRUPTED, AsJson, DataOptions, Source, SplitOptions, takes
 from hpsearch.cli.progress import progress_line
-from hpsearch.cli.text import duration, make_table, say
+from hpsearch.cli.text import duration, make_table, output, say
+from hpsearch.cli.usage import PlainTyper
 from hpsearch.names import printable
 
 if TYPE_CHECKING:
     from hpsearch.data.checks import CheckReport
     from hpsearch.data.summary import DataSummary
 
-app = typer.Typer(
+app = PlainTyper(
     help="Look at data, check it, convert it.", no_args_is_help=True, rich_markup_mode=None
 )
 
@@ -62,7 +63,7 @@ def list_cli(as_json: AsJson = False) -> None:
         usages = [row.usage for row in SOURCES if name in {option.name for option in row.options}]
         text = Text(f"  {name}: {help_text}", style="dim")
         table.add_row(Text(f"from {usages[0]} on", style="dim"), text)
-    Console().print(table)
+    output().print(table)
 
 
 @app.command("inspect")
@@ -76,7 +77,7 @@ def inspect_cli(
     from hpsearch.data.store import load_catalog
     from hpsearch.data.summary import summarise
 
-    spec, parts, console = data.spec(source), split.spec(), Console()
+    spec, parts, console = data.spec(source), split.spec(), output()
     with progress_line(console) as watch:
         catalog = open_catalog(spec)
         dataset = load_catalog(catalog, spec, watch=watch)
@@ -118,7 +119,9 @@ def preview_cli(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="FILE.png", help="The picture to write.")
     ] = PREVIEW,
-    examples: Annotated[int, typer.Option("-n", help="Images of each class.", min=1)] = 4,
+    examples: Annotated[
+        int, typer.Option("-n", metavar="N", help="Images of each class.", min=1)
+    ] = 4,
     augment: Annotated[
         list[str] | None,
         typer.Option(
@@ -130,7 +133,7 @@ def preview_cli(
     show_test: Annotated[
         bool, typer.Option("--show-test", help="Let images of the test split be among them.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Which images are drawn.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which images are drawn.", min=0)] = 0,
     force: Force = False,
 ) -> None:
     """Draw a grid of examples of each class, with their names.
@@ -145,7 +148,7 @@ def preview_cli(
 
     strengths = parse_strengths(augment or [])
     _require_new(out, ".png", force=force)
-    console = Console()
+    console = output()
     with progress_line(console) as watch:
         dataset = load_dataset(data.spec(source), watch=watch)
     parts = make_split(dataset, split.spec())
@@ -191,7 +194,7 @@ def check_cli(
 
     if sheet is not None:
         _require_new(sheet, ".html", force=force)
-    console = Console()
+    console = output()
     with progress_line(console) as watch:
         report, dataset = check_source(
             data.spec(source), split.spec(), against=against, watch=watch
@@ -246,7 +249,8 @@ def convert_cli(
     out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="The file to write.")],
     data: DataOptions,
     workers: Annotated[
-        int | None, typer.Option(help="Threads that decode; by default one for each core.", min=1)
+        int | None,
+        typer.Option(metavar="N", help="Threads that decode; by default one for each core.", min=1),
     ] = None,
     force: Force = False,
 ) -> None:
@@ -257,7 +261,7 @@ def convert_cli(
     from hpsearch.data.convert import convert
     from hpsearch.data.decode import UnreadableImagesError
 
-    console = Console()
+    console = output()
     try:
         with progress_line(console) as watch:
             result = convert(data.spec(source), out, replace=force, workers=workers, watch=watch)

@@ -10,18 +10,20 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from hpsearch.cli.options import INTERRUPTED, AsJson, DataOptions, Device, takes
+from hpsearch.cli.interrupt import stoppable
+from hpsearch.cli.options import AsJson, Device, ReadingOptions, takes
 from hpsearch.cli.progress import progress_line
-from hpsearch.cli.text import accuracy, make_table, say
+from hpsearch.cli.text import accuracy, make_table, output, say
 from hpsearch.names import printable
+from hpsearch.results.words import score_rows
 
 if TYPE_CHECKING:
     from hpsearch.results.evaluate import Evaluated
 
 
-@takes(reading=DataOptions)
+@takes(reading=ReadingOptions)
 def evaluate_cli(
-    reading: DataOptions,
+    reading: ReadingOptions,
     export: Annotated[
         Path, typer.Argument(metavar="EXPORT", help="A folder that 'hpsearch export' wrote.")
     ],
@@ -51,26 +53,23 @@ def evaluate_cli(
     """Score an export on other labelled data.
 
     Classes are matched by name; the data need not have all that the model knows. Images are brought
-    to the shape that the model was made for, so --size, --fit, --gray and --rgb are not taken here.
+    to the shape that the model was made for. Images of the model's own search are found by their
+    pixels, and the accuracy without them is told, too.
+
+    Other than in predict, an image that cannot be read stops it: a score should be over all images,
+    or say that it is not (--on-error skip).
     """
-    from hpsearch.errors import ConfigError
     from hpsearch.results.evaluate import evaluate
 
-    if (reading.size, reading.fit, reading.gray) != (None, None, None):
-        raise ConfigError(
-            "--size, --fit, --gray and --rgb are not for an export, which knows how its images "
-            "must be: leave them out"
+    console, errors = output(), Console(stderr=True)
+    with stoppable(errors), progress_line(errors) as watch:
+        result = evaluate(
+            export, reading.spec(data), out, replace=force, device=device, watch=watch
         )
-    console, errors = Console(), Console(stderr=True)
-    try:
-        with progress_line(errors) as watch:
-            result = evaluate(
-                export, reading.spec(data), out, replace=force, device=device, watch=watch
-            )
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
     for warning in result.warnings:
         say(errors, f"warning: {warning}")
+    for note in result.document["data"]["notes"]:
+        say(errors, f"note: {note}")
     if as_json:
         print(json.dumps(result.document, indent=2))
     else:
@@ -85,21 +84,18 @@ def _print_result(console: Console, result: Evaluated) -> None:
             shares = (accuracy(row[key]) for key in ("precision", "recall", "f1"))
             table.add_row(Text(printable(name)), *shares, f"{row['support']:,}")
     console.print(table)
-    low, high = metrics["accuracy_95"]
-    lines = {
-        "accuracy": f"{accuracy(metrics['accuracy'])} (errors: {metrics['errors']:,} of "
-        f"{metrics['images']:,} images)",
-        "95 % interval": f"{accuracy(low)} to {accuracy(high)} ({metrics['interval']})",
-        "balanced": accuracy(metrics["balanced_accuracy"]),
-        "macro F1": accuracy(metrics["macro_f1"]),
-        "log loss": f"{metrics['log_loss']:.4f}",
-        "calibration error": accuracy(metrics["calibration_error"]),
-    }
-    for column in result.scores.columns:
-        lines[f"{printable(column.name)} alone"] = accuracy(column.accuracy)
-    if absent := [name for name, row in metrics["classes"].items() if not row["support"]]:
-        lines["not in the data"] = f"{len(absent):,} of {len(metrics['classes']):,} classes"
+    rows = score_rows(metrics)
+    if result.new is not None:
+        new = result.new.metrics
+        low, high = new["accuracy_95"]
+        text = (
+            f"{accuracy(new['accuracy'])} (errors: {new['errors']:,} of {new['images']:,}; "
+            f"95 % {accuracy(low)} to {accuracy(high)})"
+        )
+        (name, of_all), *others = rows
+        rows = [("without train and validation", text), (f"{name} of all", of_all), *others]
     if result.folder is not None:
-        lines["written to"] = str(result.folder)
-    for name, text in lines.items():
-        say(console, f"{name:18}{text}")
+        rows.append(("written to", str(result.folder)))
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        say(console, f"{name:{width}}  {text}")

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from hpsearch.cli.interrupt import stoppable
 from hpsearch.cli.options import RUNS, Device, Name, ReplaceExport, Runs, Storage, TrialName
-from hpsearch.cli.text import accuracy, count_of, objective_value
+from hpsearch.cli.text import accuracy, count_of, objective_value, say
 from hpsearch.names import printable
 
 
@@ -44,10 +45,18 @@ def export_cli(
     record = load_search(runs, name, storage=storage)
     chosen = record.best if trial is None else record.trial(trial)
     folder = out or Path("exports") / (record.name if trial is None else f"{record.name}-{trial}")
-    result = export(chosen, folder, replace=force, device=device, onnx=onnx)
+    console = Console()
+    if record.finished < record.spec["trials"]:
+        say(
+            Console(stderr=True),
+            f"note: search {record.name} has {record.finished} of its {record.spec['trials']} "
+            "trials so far; should a later one be better, its export is another look at the test "
+            "split",
+        )
+    with stoppable(console, "stopped; nothing was written"):
+        result = export(chosen, folder, replace=force, device=device, onnx=onnx)
     test = result.metrics["test"]
     low, high = test["accuracy_95"]
-    console = Console()
     objective = record.objective
     chosen_by = f" ({objective.label} {objective_value(objective, chosen.value)}, its objective)"
     lines = [

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hpsearch.cli.options import AsJson
 from hpsearch.cli.study import Set, parse_overrides
-from hpsearch.cli.text import make_table, parameters, say
+from hpsearch.cli.text import make_table, output, parameters, say
 
 if TYPE_CHECKING:
     from hpsearch.data.dataset import ImageShape
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ImageSize = Annotated[
     str, typer.Option(metavar="SIZE", help="Size of the images: 64, or height x width as 48x64.")
 ]
-Channels = Annotated[int, typer.Option(help="3, or 1 for gray images.", min=1, max=3)]
+Channels = Annotated[int, typer.Option(metavar="N", help="3, or 1 for gray images.", min=1, max=3)]
 
 
 def families_cli(
@@ -31,7 +31,7 @@ def families_cli(
     ] = None,
     image_size: ImageSize = "64",
     channels: Channels = 3,
-    classes: Annotated[int, typer.Option(help="Number of classes.", min=2)] = 10,
+    classes: Annotated[int, typer.Option(metavar="N", help="Number of classes.", min=2)] = 10,
     set_: Set = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,7 +77,7 @@ def space_cli(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    console = Console()
+    console = output()
     searched = [row for row in rows if row["searched"]]
     others = [row for row in rows if not row["searched"]]
     _print_parameters(console, f"{name}: searched, for images of {shape}", searched, "tried first")
@@ -107,19 +107,20 @@ def _print_families(rows: list[dict[str, Any]], as_json: bool) -> None:
         if row["presets"]:
             text.append(f"\npresets: {', '.join(row['presets'])}", style="dim")
         table.add_row(row["family"], text)
-    console = Console()
+    console = output()
     console.print(table)
     say(console, "layers of one: hpsearch families NAME; its search space: hpsearch space NAME")
 
 
 def _print_model(document: dict[str, Any]) -> None:
-    console = Console()
+    console = output()
     given = document["input"]
     table = make_table(
         f"{document['family']}: {given['height']}x{given['width']}x{given['channels']}, "
         f"{document['classes']} classes",
         left=("stage", "layer", "kind"),
         right=("output", "parameters", "trained", "MACs"),
+        spare=("trained", "MACs"),
     )
     stage = None
     for row in document["layers"]:
@@ -145,36 +146,21 @@ def _print_model(document: dict[str, Any]) -> None:
 def _print_parameters(
     console: Console, title: str, rows: list[dict[str, Any]], default: str
 ) -> None:
+    from hpsearch.families._describe import condition_text, value_text
+
     table = make_table(title, left=("parameter", "range", default, "what"))
     for row in rows:
         scale = " (log scale)" if row["scale"] == "log" else ""
         also = f"; also {', '.join(row['also'])}" if row["also"] else ""
         text = Text(row["help"])
         if row["condition"]:
-            text.append(f"{' ' if row['help'] else ''}[{_where(row['condition'])}]", style="dim")
+            text.append(
+                f"{' ' if row['help'] else ''}[{condition_text(row['condition'])}]", style="dim"
+            )
         table.add_row(
             row["name"],
             row["range"].removeprefix("one of ") + scale + also,
-            _text(row["default"]),
+            value_text(row["default"]),
             text,
         )
     console.print(table)
-
-
-def _where(condition: dict[str, list[Any]]) -> str:
-    """Optimizer sgd or muon, without preset."""
-    parts = []
-    for other, values in condition.items():
-        if values == [""]:
-            parts.append(f"without {other}")
-        elif values == ["given"]:
-            parts.append(f"with {other}")
-        else:
-            parts.append(f"{other} {' or '.join(_text(value) for value in values)}")
-    return ", ".join(parts)
-
-
-def _text(value: Any) -> str:
-    if value == "":
-        return "–"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from hpsearch.cli.state import Running, SearchState
-from hpsearch.cli.text import count_of, duration, objective_name, objective_value
+from hpsearch.cli.text import count_of, duration, end_time, objective_name, objective_value
 from hpsearch.engine.events import (
     DatabaseAway,
     FamilyEstimate,
@@ -17,12 +21,17 @@ from hpsearch.engine.events import (
 from hpsearch.engine.records import TrialRecord
 from hpsearch.engine.states import DUPLICATE
 from hpsearch.names import listed
+from hpsearch.training.gpu import GpuLoad
+from hpsearch.training.objectives import Objective
 
 PEACEFUL = ("handed back", "paused")
 """The reasons of a `TrialStopped` that say all by themselves."""
 
 CTRL_C = "Ctrl-C"
 """The reason of a `Stopping` that came from the keyboard."""
+
+DATABASE_AWAY = "the database does not answer; waiting for it"
+DATABASE_BACK = "the database is back"
 
 _MOST_RUNNING = 4
 
@@ -33,15 +42,24 @@ def headline(started: SearchStarted) -> str:
     return f"search {started.record.name}{state}"
 
 
-def dataline(started: SearchStarted) -> str:
-    """Data, split, device."""
-    data = started.record.data
+def dataline(data: Mapping[str, Any], where: str) -> str:
+    """Data, split, device.
+
+    Args:
+        data: as `SearchRecord` has it.
+        where: it is searched, or empty.
+    """
     shape, counts = data["shape"], data["counts"]
     return (
         f"{data['name']}: {shape['height']}x{shape['width']}x{shape['channels']}, "
         f"{len(data['classes'])} classes, {counts['train']} train + {counts['val']} validation "
-        f"images ({counts['test']} test images sealed), {started.device} {started.precision}"
+        f"images ({counts['test']} test images sealed)" + (f", {where}" if where else "")
     )
+
+
+def device_text(started: SearchStarted) -> str:
+    """Where trials are trained, and with what precision."""
+    return f"{started.device} {started.precision}"
 
 
 def opening_lines(started: SearchStarted) -> list[str]:
@@ -128,18 +146,34 @@ def progress_line(state: SearchState) -> str:
     objective = record.objective
     shown = []
     for trial in running:
-        text = f"{trial.started.name} epoch {len(trial.epochs)}/{trial.started.epochs}"
-        if trial.epochs:
-            value = objective_value(objective, objective.value(trial.epochs[-1]))
-            text += f" {objective_name(objective)} {value}"
-        shown.append(text)
+        values = [objective.value(result) for result in trial.epochs]
+        shown.append(epoch_text(trial.started.name, values, trial.started.epochs, objective))
     parts = [
         f"[{standing.finished}/{record.spec['trials']}] {len(running)} running"
         + (f": {listed(shown, _MOST_RUNNING)}" if shown else ""),
         best_text(state),
-        f"{duration(state.seconds_left())} left",
+        left_text(state.seconds_left(), state.now()),
     ]
     return "  ".join(part for part in parts if part)
+
+
+def epoch_text(name: str, values: Sequence[float], epochs: int, objective: Objective) -> str:
+    """How far a running trial is, such as: cnn-7 epoch 3/20 validation 97.22 %.
+
+    Args:
+        values: the objective's, after each epoch that it has behind it.
+        epochs: that it may have in all.
+    """
+    text = f"{name} epoch {len(values)}/{epochs}"
+    if values:
+        text += f" {objective_name(objective)} {objective_value(objective, values[-1])}"
+    return text
+
+
+def left_text(seconds: float, now: datetime.datetime) -> str:
+    """Such as: 4 min 05 s left, ends about 14:31."""
+    ends = end_time(seconds, now)
+    return f"{duration(seconds)} left" + (f", ends about {ends}" if ends else "")
 
 
 def best_text(state: SearchState) -> str:
@@ -171,8 +205,25 @@ def worker_line(event: WorkerStarted | WorkerWaits | WorkerEnded) -> str:
 def database_line(event: DatabaseAway) -> str:
     """That the database went away or came back, and who saw it."""
     who = f"worker {event.worker}: " if event.worker else ""
-    return who + (
-        "the database does not answer; waiting for it" if event.away else "the database is back"
+    return who + (DATABASE_AWAY if event.away else DATABASE_BACK)
+
+
+def workers_text(state: SearchState) -> str:
+    """The workers that run no trial, and since when; empty where all do."""
+    parts = [
+        f"{', '.join(map(str, sorted(workers)))} {what} for {duration(state.since(min(begun)))}"
+        for what, workers in (("starting", state.starting), ("waiting", state.waiting))
+        if (begun := workers.values())
+    ]
+    return "; ".join(parts)
+
+
+def gpu_text(load: GpuLoad) -> str:
+    """How busy a GPU is, and its memory."""
+    busy = "" if load.busy is None else f"{100 * load.busy:.0f} % busy, "
+    return (
+        f"{load.device}, {load.name}: {busy}{load.used / 2**30:.1f} of {load.total / 2**30:.1f} "
+        "GiB taken"
     )
 
 

@@ -6,23 +6,20 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.panel import Panel
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from hpsearch.cli import lines
-from hpsearch.cli.layout import Layout
+from hpsearch.cli.layout import FRAME, Layout, Totals, TrialRow, framed
 from hpsearch.cli.options import INTERRUPTED
-from hpsearch.cli.state import Running, SearchState, Standing
-from hpsearch.cli.text import duration, say
+from hpsearch.cli.state import Running, SearchState
+from hpsearch.cli.text import duration, redraws, say
 from hpsearch.engine.events import (
     DatabaseAway,
     Event,
@@ -36,14 +33,15 @@ from hpsearch.engine.events import (
     WorkerWaits,
 )
 from hpsearch.engine.records import SearchRecord
-from hpsearch.engine.states import ASIDE, DUPLICATE
+from hpsearch.engine.states import DUPLICATE
+from hpsearch.engine.status import Standing
 from hpsearch.engine.stop import Terminated
 from hpsearch.names import printable, without_password
+from hpsearch.training.gpu import GpuMeter
+from hpsearch.training.objectives import Objective
 
 QUIET = 60.0
 """After so many seconds without a line, the plain view says how far the search has come."""
-
-_STATE_STYLES = {"complete": "green", "pruned": "yellow", "failed": "red"}
 
 
 class View(Protocol):
@@ -68,8 +66,7 @@ class View(Protocol):
 
 def make_view(console: Console) -> View:
     """The live view where `console` is a terminal that can redraw lines, else plain lines."""
-    redraws = console.is_terminal and not console.is_dumb_terminal
-    return LiveView(console) if redraws else PlainView(console)
+    return LiveView(console) if redraws(console) else PlainView(console)
 
 
 @contextlib.contextmanager
@@ -134,7 +131,8 @@ class PlainView:
         gone = state.take(event)
         match event:
             case SearchStarted():
-                self._line(f"{lines.headline(event)}: {lines.dataline(event)}")
+                data = lines.dataline(event.record.data, lines.device_text(event))
+                self._line(f"{lines.headline(event)}: {data}")
                 for line in lines.opening_lines(event):
                     self._line(line)
             case TrialStarted(history=history) if history:
@@ -167,6 +165,8 @@ class LiveView:
         self._console = console
         self._state = SearchState(clock)
         self._open = True
+        self._stack = contextlib.ExitStack()
+        self._meter: GpuMeter | None = None
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=8)
 
     def __enter__(self) -> Self:
@@ -182,6 +182,7 @@ class LiveView:
         """Leaves the last state on the screen, with nothing running any more."""
         self._open = False
         self._live.stop()
+        self._stack.close()
 
     @property
     def stopping(self) -> str:
@@ -195,6 +196,7 @@ class LiveView:
         match event:
             case SearchStarted():
                 above = lines.opening_lines(event)
+                self._measure_gpus(event.device.split(", "))
             case TrialStarted(history=history) if history:
                 above = [lines.goes_on_line(event)]
             case TrialStopped():
@@ -210,52 +212,72 @@ class LiveView:
         for line in above:  # above the view, where they stay
             say(self._console, line)
 
+    def _measure_gpus(self, devices: Sequence[str]) -> None:
+        if self._open and any(device.startswith("cuda") for device in devices):
+            self._meter = self._stack.enter_context(GpuMeter(list(dict.fromkeys(devices))))
+
     def render(self) -> RenderableType:
         """The view as it is now."""
         state = self._state
         started, record, standing = state.started, state.record, state.standing
         if started is None or record is None or standing is None:
             return Text(state.reading, style="dim")
-        width, height = self._console.width - 4, self._console.height - 2
         running = state.running if self._open else []
         layout = Layout(
             console=self._console,
             objective=record.objective,
-            standing=standing,
-            running=running,
-            workers=started.workers,
-            width=width,
+            data=lines.dataline(started.record.data, lines.device_text(started)),
+            totals=self._totals(record, standing, running),
+            running=[self._row(trial, record.objective) for trial in running],
+            extras=self._extras() if self._open else (),
+            alone=started.workers <= 1,
+            width=self._console.width - FRAME,
         )
-        totals = self._totals(record, standing, running)
-        data = Text(printable(lines.dataline(started)), style="dim")
-        body = layout.body(data, totals, height=height - 1 if self._open else None)
-        head = Text(lines.headline(started), style="bold")
-        panel = Panel(body, title=head, title_align="left", padding=(0, 1))
-        # The terminal writes ^C where the cursor is. At the end of the border that would begin a
-        # line that rich knows nothing of, and its next redrawing would leave the top one behind.
-        return Group(panel, Text()) if self._open else panel
+        return framed(layout, lines.headline(started), is_open=self._open)
+
+    def _row(self, trial: Running, objective: Objective) -> TrialRow:
+        started, epochs = trial.started, trial.epochs
+        return TrialRow(
+            name=started.name,
+            values=[objective.value(result) for result in epochs],
+            epochs=started.epochs,
+            params=started.params,
+            speed=epochs[-1].images_per_second if epochs else 0.0,
+            worker=f"worker {started.worker}" if started.worker else "",
+            seconds=self._state.since(trial.begun),
+        )
+
+    def _extras(self) -> list[tuple[str, Text]]:
+        """Workers that run no trial, and GPUs."""
+        idle = lines.workers_text(self._state)
+        extras = [("workers", Text(idle, style="dim"))] if idle else []
+        for number, load in enumerate(self._meter.loads if self._meter else ()):
+            extras.append(("" if number else "GPU", Text(printable(lines.gpu_text(load)))))
+        return extras
 
     def _totals(
         self,
         record: SearchRecord,
         standing: Standing,
         running: list[Running],
-    ) -> RenderableType:
-        state, total, counts = self._state, record.spec["trials"], standing.counts
-        parts = [(f"{standing.finished}/{total} trials  ", "bold")]
-        for name, style in _STATE_STYLES.items():
-            parts.append((f"{counts[name]} {name}  ", style if counts[name] else "dim"))
-        parts += [(f"{counts[name]} {name}  ", "dim") for name in ASIDE if counts[name]]
-        parts.append((f"{len(running)} running  ", "cyan"))
-        for what, workers in (("starting", state.starting), ("waiting", state.waiting)):
-            if self._open and workers:
-                parts.append((f"{lines.counted(len(workers), 'worker')} {what}  ", "dim"))
-        left = f", about {duration(state.seconds_left())} left" if running else ""
-        parts.append((f"{duration(state.elapsed)} elapsed{left}", "dim"))
-        table = Table.grid(expand=True)
-        table.add_row(Text.assemble(*parts))
-        table.add_row(ProgressBar(total=max(1, total), completed=standing.finished))
-        if self._open and state.stopping:
-            line = printable(lines.stopping_line(state.stopping))
-            table.add_row(Text(line, style="bold yellow"))
-        return table
+    ) -> Totals:
+        state = self._state
+        notes = [
+            f"{lines.counted(len(workers), 'worker')} {what}"
+            for what, workers in (("starting", state.starting), ("waiting", state.waiting))
+            if self._open and workers
+        ]
+        time, brief = f"{duration(state.elapsed)} elapsed", ""
+        if running:
+            left = state.seconds_left()
+            time += f", about {lines.left_text(left, state.now())}"
+            brief = f"{duration(left)} left"
+        return Totals(
+            standing=standing,
+            asked=int(record.spec["trials"]),
+            running=len(running),
+            notes=notes,
+            time=time,
+            brief_time=brief,
+            warning=lines.stopping_line(state.stopping) if self._open and state.stopping else "",
+        )

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that help is quick.
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -26,12 +27,14 @@ from hpsearch.cli import (
     report,
     retrain,
     search,
+    status,
     worker,
 )
+from hpsearch.cli.usage import PlainTyper
 from hpsearch.errors import HpsearchError
 from hpsearch.names import printable
 
-app = typer.Typer(
+app = PlainTyper(
     name="hpsearch",
     help="Find the best image classifier for your data, with a test score you can believe.",
     no_args_is_help=True,
@@ -61,6 +64,7 @@ def _global_options(
 
 app.command("search")(search.search_cli)
 app.command("worker")(worker.worker_cli)
+app.command("status")(status.status_cli)
 app.command("dashboard")(dashboard.dashboard_cli)
 app.command("export")(export.export_cli)
 app.command("retrain")(retrain.retrain_cli)
@@ -77,6 +81,9 @@ app.add_typer(data.app, name="data")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: with 2 where the user can mend what was wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
+            stream.reconfigure(errors="replace")  # a dash that it does not know is no reason to end
     try:
         app(args=list(arguments) if arguments is not None else None)
     except HpsearchError as error:

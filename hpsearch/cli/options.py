@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 import re
+import shlex
 import threading
 import typing
 from collections.abc import Callable
@@ -14,9 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hpsearch.names import without_password
+
 if TYPE_CHECKING:
     from hpsearch.data.spec import DataSpec
     from hpsearch.data.splits import SplitSpec
+    from hpsearch.engine.place import Place
 
 RUNS = Path("runs")
 
@@ -31,7 +36,9 @@ Runs = Annotated[
 ]
 Name = Annotated[
     str | None,
-    typer.Argument(metavar="NAME", help="The search; by default the one started last."),
+    typer.Argument(
+        metavar="NAME", help="The search; by default the one started last that is no ablation."
+    ),
 ]
 Storage = Annotated[
     str | None,
@@ -44,9 +51,14 @@ Storage = Annotated[
         f"--runs. Better given as {STORAGE}, since command lines can be seen by others.",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+]
 TrialName = Annotated[
-    str | None, typer.Option("--trial", help="A trial such as cnn-7; by default the best one.")
+    str | None,
+    typer.Option(
+        "--trial", metavar="TRIAL", help="A trial such as cnn-7; by default the best one."
+    ),
 ]
 ReplaceExport = Annotated[
     bool, typer.Option("--force", help="Replace an export that is there already.")
@@ -61,8 +73,10 @@ Source = Annotated[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """How to read data: options of every command that reads some (see `takes`)."""
+class ReadingOptions:
+    """How to read data whose images' shape is known: options of every command that reads some (see
+    `takes`).
+    """
 
     with_: Annotated[
         list[str] | None,
@@ -77,6 +91,42 @@ class DataOptions:
         list[str] | None,
         typer.Option(metavar="CLASS", help="A class to leave out; give the option again for more."),
     ] = None
+    on_error: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="What to do about images that cannot be read: fail (default), or skip them.",
+        ),
+    ] = None
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch a torchvision data set that is not here yet.")
+    ] = False
+
+    def spec(self, base: DataSpec | str) -> DataSpec:
+        """What the source `base` becomes with these options on top."""
+        from hpsearch.data.spec import DataSpec
+
+        base = DataSpec.of(base)
+        options = {**base.options, **_pairs(self.with_ or [])}
+        if self.download:
+            options["download"] = True
+        changes = {"options": options, **self._changes()}
+        return dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
+
+    def _changes(self) -> dict[str, Any]:
+        """Fields of a `DataSpec`; None where nothing is asked for."""
+        return {
+            "exclude": tuple(self.exclude) if self.exclude else None,
+            "on_error": self.on_error,
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataOptions(ReadingOptions):
+    """How to read data, and what shape its images are brought to: options of every command that
+    reads data for something new (see `takes`).
+    """
+
     size: Annotated[
         str | None,
         typer.Option(
@@ -94,34 +144,16 @@ class DataOptions:
         bool | None,
         typer.Option("--gray/--rgb", help="One channel or three; by default what the images have."),
     ] = None
-    on_error: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHAT",
-            help="What to do about images that cannot be read: fail (default), or skip them.",
-        ),
-    ] = None
-    download: Annotated[
-        bool, typer.Option("--download", help="Fetch a torchvision data set that is not here yet.")
-    ] = False
 
-    def spec(self, base: DataSpec | str) -> DataSpec:
-        """What the source `base` becomes with these options on top."""
-        from hpsearch.data.spec import DataSpec, parse_size
+    def _changes(self) -> dict[str, Any]:
+        from hpsearch.data.spec import parse_size
 
-        base = DataSpec.of(base)
-        options = {**base.options, **_pairs(self.with_ or [])}
-        if self.download:
-            options["download"] = True
-        changes: dict[str, Any] = {
-            "options": options,
-            "exclude": tuple(self.exclude) if self.exclude else None,
+        return {
+            **super()._changes(),
             "size": None if self.size is None else parse_size(self.size),
             "fit": self.fit,
             "gray": self.gray,
-            "on_error": self.on_error,
         }
-        return dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,7 +169,8 @@ class SplitOptions:
         ),
     ] = None
     split_seed: Annotated[
-        int | None, typer.Option(help="Seed of the split into train, validation and test.")
+        int | None,
+        typer.Option(metavar="N", help="Seed of the split into train, validation and test."),
     ] = None
     ignore_official: Annotated[
         bool,
@@ -314,3 +347,13 @@ def _pairs(texts: list[str]) -> dict[str, str]:
             raise DataError(f"--with {name} is given twice; several names have commas: A,B")
         pairs[name] = value
     return pairs
+
+
+def place_options(place: Place) -> str:
+    """The options by which other commands find the searches of a place, each after a space."""
+    options = []
+    if place.runs != RUNS:
+        options += ["--runs", str(place.runs)]
+    if place.address is not None and place.address != os.environ.get(STORAGE):
+        options += ["--storage", without_password(place.address)]
+    return "".join(f" {shlex.quote(option)}" for option in options)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 from rich.console import Console
 
-from hpsearch.cli.options import INTERRUPTED, AsJson, Device
+from hpsearch.cli.interrupt import stoppable
+from hpsearch.cli.options import AsJson, Device
 from hpsearch.cli.progress import progress_line
 from hpsearch.cli.text import accuracy, say
-from hpsearch.names import printable
+from hpsearch.names import listed, printable
 
 if TYPE_CHECKING:
     from hpsearch.results.predictor import Prediction
@@ -34,7 +35,7 @@ def predict_cli(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...",
+            metavar="PATH",
             help="Pictures: files, folders (with all below), patterns such as 'photos/*.jpg'; - "
             "reads such names from standard input, one a line.",
         ),
@@ -52,8 +53,8 @@ def predict_cli(
 ) -> None:
     """Classify pictures with an export.
 
-    With --json each line is an object of its own. Files that cannot be read are named on standard
-    error and passed over; the exit code is 1 then.
+    With --json each line is an object of its own. Files that cannot be read, and links that lead
+    out of a folder, are named on standard error and passed over; the exit code is 1 then.
     """
     from hpsearch.data.catalog import BadImage
     from hpsearch.data.decode import Clock
@@ -70,30 +71,33 @@ def predict_cli(
     bad = list(found.missing)
     for image in bad:
         say(errors, f"cannot be read: {image}")
+    if found.outside:
+        say(
+            errors,
+            f"left out: {len(found.outside):,} links that lead out of the folder "
+            f"({listed(found.outside, 3)}); name them yourself, or by a pattern such as 'photos/*'",
+        )
     if not found.paths:
         raise DataError("there is nothing to classify: no picture was found")
     write = _writer(out, predictor.classes, top, as_json=as_json, as_csv=as_csv)
-    try:
-        with contextlib.ExitStack() as stack:
-            results = stack.enter_context(
-                contextlib.closing(predictor.stream(found.paths, top_k=top, batch_size=batch_size))
-            )
-            # Where the results are seen to come, nothing else needs to say so.
-            show = None if out.isatty() else stack.enter_context(progress_line(errors))
-            clock = Clock("classifying", len(found.paths))
-            for done, (path, result) in enumerate(zip(found.paths, results, strict=True), 1):
-                if isinstance(result, BadImage):
-                    bad.append(result)
-                    say(errors, f"cannot be read: {result}")
-                else:
-                    write(path, result)
-                if show is not None:
-                    show(clock.at(done, len(bad)))
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    with stoppable(errors), contextlib.ExitStack() as stack:
+        results = stack.enter_context(
+            contextlib.closing(predictor.stream(found.paths, top_k=top, batch_size=batch_size))
+        )
+        # Where the results are seen to come, nothing else needs to say so.
+        show = None if out.isatty() else stack.enter_context(progress_line(errors))
+        clock = Clock("classifying", len(found.paths))
+        for done, (path, result) in enumerate(zip(found.paths, results, strict=True), 1):
+            if isinstance(result, BadImage):
+                bad.append(result)
+                say(errors, f"cannot be read: {result}")
+            else:
+                write(path, result)
+            if show is not None:
+                show(clock.at(done, len(bad)))
     if len(bad) - len(found.missing) == len(found.paths):
         raise DataError(f"none of the {len(found.paths):,} pictures can be read")
-    if bad:
+    if bad or found.outside:
         raise typer.Exit(1)
 
 

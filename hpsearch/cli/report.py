@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from hpsearch.cli.options import RUNS, AsJson, Runs, Storage
 from hpsearch.cli.text import (
+    EPOCHS,
     accuracy,
     count_of,
     duration,
     make_table,
     objective_value,
+    output,
     parameters,
     say,
     scaled,
+    tell,
+    time_of,
 )
-from hpsearch.names import printable
 
 if TYPE_CHECKING:
     from hpsearch.training.objectives import Objective
@@ -30,7 +33,10 @@ if TYPE_CHECKING:
 def report_cli(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="The searches; by default the one started last."),
+        typer.Argument(
+            metavar="NAME",
+            help="The searches; by default the one started last that is no ablation.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -45,7 +51,10 @@ def report_cli(
     runs: Runs = RUNS,
     storage: Storage = None,
     best: Annotated[
-        int, typer.Option(help="How many of the best trials of each search to list.", min=0)
+        int,
+        typer.Option(
+            metavar="N", help="How many of the best trials of each search to list.", min=0
+        ),
     ] = 5,
     as_json: AsJson = False,
     as_csv: Annotated[
@@ -77,7 +86,7 @@ def report_cli(
     if as_json:
         print(json.dumps(document, indent=2))
         return
-    console = Console()
+    console = output()
     print_report(console, document)
     if out is not None:
         say(console, f"report            {out}")
@@ -98,11 +107,12 @@ def _print_leaderboard(console: Console, document: dict[str, Any]) -> None:
         "leaderboard",
         left=("search", "best trial"),
         right=("val. acc.", "test", "opened", "trials", "time", "params", "MACs"),
+        spare=("MACs", "params", "time", "trials", "opened"),
     )
     for row in document["leaderboard"]:
         table.add_row(
-            Text(printable(row["search"])),
-            Text(printable(row["trial"] or f"{row['family']}: none")),
+            row["search"],
+            row["trial"] or f"{row['family']}: none",
             accuracy(row["val_accuracy"]),
             of_test(row["test"], short=True),
             str(row["test_openings"]),
@@ -122,16 +132,36 @@ def print_search(console: Console, document: dict[str, Any]) -> None:
     from hpsearch.training.costs import objective_rows
 
     objectives = objective_rows(",".join(row["name"] for row in document["objectives"]))
-    objective = objectives[0]
-    counts = document["data"]["counts"]
-    opened = len(document["test_openings"])
-    trials = [row["best"] for row in document["leaderboard"]] + document["best_trials"]
-    tested = any(row is not None and row["test"] is not None for row in trials)
-    scores = tuple(_scores(objective, None, tested=tested))
+    _print_families(console, document, objectives[0])
+    _print_best_trials(console, document, objectives[0])
+    if document["pareto"]:
+        front = make_table("Pareto front", left=("trial",), right=[row.short for row in objectives])
+        for row in document["pareto"]:
+            values = (objective_value(goal, row["values"].get(goal.name)) for goal in objectives)
+            front.add_row(row["trial"], *values)
+        console.print(front)
+    if document["ablation"]:
+        from hpsearch.cli.ablate import print_ablation
+
+        say(console, "an ablation: one parameter at a time")
+        print_ablation(console, document["ablation"], objectives[0])
+        console.print()
+    _print_tests(console, document)
+    for line in _troubles(document):
+        say(console, line)
+    tell(console, _images(document))
+
+
+def _print_families(console: Console, document: dict[str, Any], objective: Objective) -> None:
+    tested = _tested(document)
     table = make_table(
         f"search {document['search']}: families, best {objective.label} first",
         left=("family",),
-        right=(*scores, "params", "done", "pruned", "failed", "model", "time"),
+        right=(
+            *_scores(objective, None, tested=tested),
+            *("params", "done", "pruned", "failed", "model", "time"),
+        ),
+        spare=("model", "params", "loss", "time", "failed", "pruned"),
     )
     for row in document["leaderboard"]:
         best = row["best"]
@@ -143,61 +173,88 @@ def print_search(console: Console, document: dict[str, Any]) -> None:
             duration(row["seconds"]),
         )
     console.print(table)
-    if document["best_trials"]:
-        best_trials = make_table(
-            "best trials" if len(document["best_trials"]) > 1 else "best trial",
-            left=("trial", "chosen by"),
-            right=(*scores, "epoch"),
+
+
+def _print_best_trials(console: Console, document: dict[str, Any], objective: Objective) -> None:
+    if not document["best_trials"]:
+        return
+    tested = _tested(document)
+    table = make_table(
+        "best trials" if len(document["best_trials"]) > 1 else "best trial",
+        left=("trial", "chosen by"),
+        right=(*_scores(objective, None, tested=tested), "best epoch"),
+        spare=("loss", "best epoch", "chosen by"),
+    )
+    for row in document["best_trials"]:
+        table.add_row(
+            row["trial"],
+            row["chosen_by"],
+            *_scores(objective, row, tested=tested).values(),
+            str(row["best_epoch"]),
         )
-        for row in document["best_trials"]:
-            best_trials.add_row(
-                row["trial"],
-                row["chosen_by"],
-                *_scores(objective, row, tested=tested).values(),
-                str(row["best_epoch"]),
-            )
-        console.print(best_trials)
-        first = document["best_trials"][0]
-        console.print(f"{first['trial']}: {parameters(first['params'])}\n", markup=False)
-    if document["pareto"]:
-        front = make_table("Pareto front", left=("trial",), right=[row.short for row in objectives])
-        for row in document["pareto"]:
-            values = (objective_value(goal, row["values"].get(goal.name)) for goal in objectives)
-            front.add_row(row["trial"], *values)
-        console.print(front)
+    console.print(table)
+    first = document["best_trials"][0]
+    tell(console, f"{first['trial']}: {parameters(first['params'])}")
+    say(console, EPOCHS)
+    console.print()
+
+
+def _tested(document: dict[str, Any]) -> bool:
+    """Whether one of the trials in its tables was exported or retrained."""
+    trials = [row["best"] for row in document["leaderboard"]] + document["best_trials"]
+    return any(row is not None and row["test"] is not None for row in trials)
+
+
+def _print_tests(console: Console, document: dict[str, Any]) -> None:
+    """What each export and retraining gave, not only the newest of each trial."""
+    from hpsearch.results.reports.cells import of_look, of_result
+
+    if not document["test_results"]:
+        return
+    opened = len(document["test_openings"])
+    table = make_table(
+        "test results, the newest last",
+        left=("trial", "by", "test accuracy", "look", "when (UTC)", "folder"),
+        spare=("when (UTC)",),
+    )
+    for row in document["test_results"]:
+        table.add_row(
+            *(row["trial"], row["kind"], of_result(row), of_look(row, opened)),
+            *(time_of(row["when"]), row["folder"]),
+        )
+    console.print(table)
+
+
+def _troubles(document: dict[str, Any]) -> Iterator[str]:
+    """What did not come to a result."""
     for failure in document["failures"]:
-        line = f"{failure['trial']} {failure['state']}: {failure['reason']}"
-        console.print(line, markup=False)
+        yield f"{failure['trial']} {failure['state']}: {failure['reason']}"
     for note in document["notes"]:
-        console.print(f"{note['trial']}: {note['note']}", markup=False)
+        yield f"{note['trial']}: {note['note']}"
     if document["infeasible"]:
         first, count = document["infeasible"][0], len(document["infeasible"])
-        console.print(
+        yield (
             f"{count} infeasible {'configuration' if count == 1 else 'configurations'}, which are "
-            f"not counted as trials; the first, {first['trial']}: {first['reason']}",
-            markup=False,
+            f"not counted as trials; the first, {first['trial']}: {first['reason']}"
         )
     if document["duplicates"]:
         count = len(document["duplicates"])
         configurations, were = (
             ("configuration", "was") if count == 1 else ("configurations", "were")
         )
-        console.print(
-            f"{count} {configurations} had been measured already and {were} not measured again",
-            markup=False,
-        )
+        yield f"{count} {configurations} had been measured already and {were} not measured again"
     for state in ("interrupted", "paused"):
         if document[state]:
-            line = f"{len(document[state])} {state}: {', '.join(document[state])}"
-            console.print(line, markup=False)
+            yield f"{len(document[state])} {state}: {', '.join(document[state])}"
+
+
+def _images(document: dict[str, Any]) -> str:
+    counts, opened = document["data"]["counts"], len(document["test_openings"])
     times = "has not been opened yet" if not opened else f"was opened {count_of(opened)}"
-    console.print(
+    return (
         f"{counts['train']} train, {counts['val']} validation, {counts['test']} test images; "
         f"the test split {times}"
-        + (": a score picked after several looks is too good" if opened > 1 else ""),
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        + (": a score picked after several looks is too good" if opened > 1 else "")
     )
 
 

@@ -14,8 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hpsearch.cli.interrupt import stoppable
 from hpsearch.cli.options import (
-    INTERRUPTED,
     RUNS,
     Device,
     Name,
@@ -32,6 +32,8 @@ from hpsearch.cli.text import (
     objective_difference,
     objective_name,
     objective_value,
+    output,
+    redraws,
     say,
 )
 from hpsearch.names import printable
@@ -72,7 +74,11 @@ def retrain_cli(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(metavar="E", help="Another number of epochs; the schedules span them."),
+        typer.Option(
+            metavar="E",
+            help="Exactly so many epochs, without early stopping; the schedules span them. Kept "
+            "are the weights of the best one, with train+val of the last.",
+        ),
     ] = None,
     top: Annotated[
         int | None,
@@ -113,8 +119,9 @@ def retrain_cli(
     chosen = record.best if trial is None else record.trial(trial)
     folder = record.name if trial is None else f"{record.name}-{trial}"
     out = out or Path("exports") / f"{folder}-retrained"
-    console = Console()
-    with _interruptible(console), _progress(console, record.objective) as watch:
+    console = output()
+    stopping = stoppable(console, "stopped; nothing was written")
+    with stopping, _progress(console, record.objective) as watch:
         if top is None:
             done = retrain(
                 chosen,
@@ -142,25 +149,15 @@ def retrain_cli(
 
 
 @contextlib.contextmanager
-def _interruptible(console: Console) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(console, "stopped; nothing was written")
-        raise typer.Exit(INTERRUPTED) from None
-
-
-@contextlib.contextmanager
 def _progress(
     console: Console, objective: Objective
 ) -> Iterator[Callable[[RunEpoch | RunOver], None]]:
     """A function that shows each training that is over, and on a terminal each epoch of the one
     that runs.
     """
-    redraws = console.is_terminal and not console.is_dumb_terminal
     with contextlib.ExitStack() as stack:
         live = None
-        if redraws:
+        if redraws(console):
             live = stack.enter_context(Live(console=console, refresh_per_second=8, transient=True))
 
         def watch(event: RunEpoch | RunOver) -> None:
@@ -181,10 +178,11 @@ def epoch_text(event: RunEpoch, objective: Objective) -> str:
 
 
 def over_text(event: RunOver, objective: Objective) -> str:
-    """Seed 2 of 5: validation 97.50 % in epoch 12."""
+    """Seed 2 of 5: kept epoch 12 (counted from 0), validation 97.50 %."""
     if event.kept is None:
         return f"{event.what} failed: {event.failure}"
-    return f"{event.what}: kept epoch {event.kept.epoch}{_value(objective, event.kept)}"
+    value = _value(objective, event.kept)
+    return f"{event.what}: kept epoch {event.kept.epoch} (counted from 0){value}"
 
 
 def _value(objective: Objective, result: EpochResult) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,12 +9,12 @@ from rich.console import Console
 
 from hpsearch.cli.options import (
     RUNS,
-    STORAGE,
     DataOptions,
     Runs,
     SplitOptions,
     Storage,
     WorkerOptions,
+    place_options,
     takes,
 )
 from hpsearch.cli.progress import progress_line
@@ -34,8 +32,7 @@ from hpsearch.cli.study import (
     Study,
     study_spec,
 )
-from hpsearch.cli.text import say
-from hpsearch.names import without_password
+from hpsearch.cli.text import output, say
 
 if TYPE_CHECKING:
     from hpsearch.engine.records import SearchRecord
@@ -51,18 +48,24 @@ def search_cli(
     data: Data = None,
     family: Families = None,
     trials: Annotated[
-        int | None, typer.Option(help="Trials in all, those done already included.")
+        int | None, typer.Option(metavar="N", help="Trials in all, those done already included.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of each trial.")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="E", help="Epochs of each trial.")] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the search; by default that of the data.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the search; by default that of the data."),
     ] = None,
     runs: Runs = RUNS,
     storage: Storage = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the sampler and the training.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Seed of the sampler and the training.")
+    ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="auto, fp32 or bf16; auto: measured where the search takes long."),
+        typer.Option(
+            metavar="PRECISION",
+            help="auto, fp32 or bf16; auto: measured where the search takes long.",
+        ),
     ] = None,
     memory_format: Annotated[
         str | None,
@@ -82,7 +85,8 @@ def search_cli(
     patience: Patience = None,
     attempts: Attempts = None,
     keep: Annotated[
-        int | None, typer.Option(help="How many trials of each family keep their checkpoint.")
+        int | None,
+        typer.Option(metavar="N", help="How many trials of each family keep their checkpoint."),
     ] = None,
     checkpoint_every: Annotated[
         int | None,
@@ -98,6 +102,15 @@ def search_cli(
             metavar="WHAT",
             help="What to do with a trial whose loss becomes infinite or NaN: fail (default), or "
             "prune, so that the sampler learns to keep away.",
+        ),
+    ] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="What the dashboard shows beside numbers: all (default): each trial's history, "
+            "pictures of long ones, and pictures and checkpoint of the best; best: no pictures of "
+            "other trials; none.",
         ),
     ] = None,
     set_: Set = None,
@@ -139,9 +152,10 @@ def search_cli(
         keep=keep,
         checkpoint_every=checkpoint_every,
         non_finite=non_finite,
+        artifacts=artifacts,
         overrides=set_ or [],
     )
-    console = Console()
+    console = output()
     if dry_run:
         with progress_line(console) as show:
             device = next(iter(by["devices"]), run.device)
@@ -189,7 +203,7 @@ def _print_end(console: Console, record: SearchRecord, *, stopped: str = "") -> 
     if not record.ranked():
         say(console, "no trial is complete, so there is nothing to export")
         return
-    place = _place_options(record)
+    place = place_options(record.place)
     say(console, f"to export the best: hpsearch export {record.name}{place}")
     say(console, f"to look at all:     hpsearch dashboard{place}")
 
@@ -211,14 +225,3 @@ def _gave_up(record: SearchRecord) -> str:
     if record.count(DUPLICATE) > record.count(INFEASIBLE):
         return "What was drawn had been measured so often that it gave up: widen the space"
     return "So many configurations were infeasible that it gave up: narrow them"
-
-
-def _place_options(record: SearchRecord) -> str:
-    """The options by which other commands find the search."""
-    options = []
-    if record.runs != RUNS:
-        options += ["--runs", str(record.runs)]
-    address = record.place.address
-    if address is not None and address != os.environ.get(STORAGE):
-        options += ["--storage", without_password(address)]
-    return "".join(f" {shlex.quote(option)}" for option in options)

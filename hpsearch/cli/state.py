@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from hpsearch.cli.progress import progress_text
 from hpsearch.engine.events import (
@@ -21,7 +22,14 @@ from hpsearch.engine.events import (
     WorkerWaits,
 )
 from hpsearch.engine.records import SearchRecord, TrialRecord
-from hpsearch.engine.states import ASIDE, FINISHED
+from hpsearch.engine.remaining import (
+    FamilyRemainder,
+    RunningTime,
+    mean_seconds,
+    seconds_left,
+)
+from hpsearch.engine.states import FINISHED
+from hpsearch.engine.status import Standing
 from hpsearch.training.epoch import EpochResult
 
 
@@ -39,57 +47,30 @@ class Running:
     begun: float
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FamilyStanding:
-    """How a family stands: trials by state, in the order of `FINISHED`, and the best one."""
-
-    family: str
-    counts: tuple[int, ...]
-    best: TrialRecord | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Standing:
-    """How a search stands. It is counted when a trial ends, not at each redrawing."""
-
-    counts: dict[str, int]
-    finished: int
-    best: TrialRecord | None
-    families: tuple[FamilyStanding, ...]
-
-    @classmethod
-    def of(cls, record: SearchRecord) -> Standing:
-        """Counts the trials of `record`."""
-        return cls(
-            counts={state: record.count(state) for state in (*FINISHED, *ASIDE)},
-            finished=record.finished,
-            best=record.leader(),
-            families=tuple(
-                FamilyStanding(
-                    family=family,
-                    counts=tuple(record.count(state, family) for state in FINISHED),
-                    best=record.leader(family),
-                )
-                for family in record.families
-            ),
-        )
-
-
 class SearchState:
     """The state of a search.
 
     A view is redrawn by a thread of its own while others call `take`: what it reads is replaced
     here, never changed in place.
+
+    Attributes:
+        now: the time of day.
+        waiting, starting: workers that do, and since when on the clock.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        now: Callable[[], datetime.datetime] = datetime.datetime.now,
+    ) -> None:
+        self.now = now
         self.reading = "reading data and measuring one epoch of each family ..."
         self.started: SearchStarted | None = None
         self.record: SearchRecord | None = None
         self.standing: Standing | None = None
         self.stopping = ""
-        self.waiting: frozenset[int] = frozenset()
-        self.starting: frozenset[int] = frozenset()
+        self.waiting: Mapping[int, float] = {}
+        self.starting: Mapping[int, float] = {}
         self._gone: frozenset[int] = frozenset()
         self._running: dict[str, Running] = {}
         self._seconds: dict[str, tuple[float, ...]] = {}
@@ -123,13 +104,13 @@ class SearchState:
                 return self._remove(name)
             case WorkerStarted(worker=worker):
                 self._alive(worker)
-                self.starting |= {worker}
+                self.starting = {**self.starting, worker: self._clock()}
             case WorkerWaits(worker=worker):
-                self.waiting |= {worker}
-                self.starting -= {worker}
+                self.waiting = {**self.waiting, worker: self._clock()}
+                self.starting = _without(self.starting, worker)
             case WorkerEnded(worker=worker):
-                self.waiting -= {worker}
-                self.starting -= {worker}
+                self.waiting = _without(self.waiting, worker)
+                self.starting = _without(self.starting, worker)
                 self._gone |= {worker}
             case Stopping(reason=reason):
                 self.stopping = reason
@@ -139,8 +120,8 @@ class SearchState:
 
     def _alive(self, worker: int) -> None:
         """A worker has one trial at a time, and a new process none of the old one's."""
-        self.waiting -= {worker}
-        self.starting -= {worker}
+        self.waiting = _without(self.waiting, worker)
+        self.starting = _without(self.starting, worker)
         self._gone -= {worker}
         running = self._running.items()
         self._running = {n: r for n, r in running if r.started.worker != worker}
@@ -173,34 +154,42 @@ class SearchState:
         """Seconds since this was made."""
         return self._clock() - self._begun
 
+    def since(self, moment: float) -> float:
+        """Seconds since a moment on the clock."""
+        return self._clock() - moment
+
     def seconds_left(self) -> float:
         """From the mean of each family's trials here; before the first one from the pace of those
-        that run, or from the estimate. With several workers, as if they shared the work evenly, but
-        no less than what the longest of the running trials needs.
+        that run, or from the estimate.
         """
         if self.started is None:
             return 0.0
         running = self.running
-        work, longest, trials = 0.0, 0.0, 0
+        families = []
         for row in self.started.estimates:
             done = self._seconds.get(row.family, ())
-            own = [self._times(trial) for trial in running if trial.started.family == row.family]
-            whole = done or tuple(spent + rest for spent, rest in own if rest is not None)
-            each = sum(whole) / len(whole) if whole else row.seconds / max(1, row.trials)
-            # One that has run for longer than the mean was not pruned: it may go on to its end.
-            rests = [each - spent if spent < each or rest is None else rest for spent, rest in own]
-            left = max(0, row.trials - len(done))
-            work += each * max(0, left - len(own)) + sum(max(0.0, rest) for rest in rests)
-            longest = max(longest, *rests, 0.0)
-            trials += left
-        return max(longest, work / max(1, min(self.started.workers, trials)))
+            own = [self._time(trial) for trial in running if trial.started.family == row.family]
+            mean = mean_seconds(done, own)
+            families.append(
+                FamilyRemainder(
+                    trials=max(0, row.trials - len(done)),
+                    each=row.seconds / max(1, row.trials) if mean is None else mean,
+                    running=own,
+                )
+            )
+        return seconds_left(families, workers=self.started.workers)
 
-    def _times(self, trial: Running) -> tuple[float, float | None]:
-        """For how long a trial has run here, and how long it needs for its other epochs at the
-        same pace; None before its first epoch here.
+    def _time(self, trial: Running) -> RunningTime:
+        """How long a trial has run here, and how long it needs for its other epochs at the same
+        pace.
         """
         spent = self._clock() - trial.begun
         here = len(trial.epochs) - len(trial.started.history)
         if not here:
-            return spent, None
-        return spent, (trial.started.epochs - len(trial.epochs)) * spent / here
+            return RunningTime(spent=spent, rest=None)
+        rest = (trial.started.epochs - len(trial.epochs)) * spent / here
+        return RunningTime(spent=spent, rest=rest)
+
+
+def _without(workers: Mapping[int, float], worker: int) -> Mapping[int, float]:
+    return {number: since for number, since in workers.items() if number != worker}

@@ -206,6 +206,12 @@ class ImagePart:
         """A copy of them: uint8, (n, height, width, channels)."""
         return self.dataset.images[self.rows]
 
+    @property
+    def names(self) -> list[str]:
+        """(n,): what each of them is called in its source, or its number there."""
+        names = self.dataset.names
+        return [str(row) if names is None else names[row] for row in self.rows.tolist()]
+
     def mean_and_std(self) -> tuple[FloatArray, FloatArray]:
         """float64 (channels,) each: over all pixels, scaled to 0..1."""
         sums = self.dataset.moments[self.rows].sum(axis=0)

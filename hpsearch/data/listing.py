@@ -24,11 +24,13 @@ class Listing:
     Attributes:
         images: files whose suffix is that of a picture.
         others: all others but hidden ones.
+        outside: links out of the folder that were left out: to folders, or called like pictures.
     """
 
     root: Path
     images: tuple[str, ...]
     others: tuple[str, ...]
+    outside: tuple[str, ...] = ()
 
     def remarks(self) -> tuple[Remark, ...]:
         """What else lies there, for the check."""
@@ -50,6 +52,7 @@ def list_files(root: Path, *, refuse_outside: bool = True) -> Listing:
     real = root.resolve()
     images: list[str] = []
     others: list[str] = []
+    outside: list[str] = []
     seen: set[Path] = set()
     folders, links = [root], list[Path]()
     while folders or links:
@@ -62,7 +65,9 @@ def list_files(root: Path, *, refuse_outside: bool = True) -> Listing:
             path = Path(entry.path)
             relative = path.relative_to(root).as_posix()
             is_link = entry.is_symlink()
-            if is_link and not refuse_outside and not path.resolve().is_relative_to(real):
+            if is_link and not refuse_outside and _leads_out(path, real):
+                if path.suffix.lower() in SUFFIXES or path.is_dir():
+                    outside.append(relative)
                 continue
             if is_link:
                 check_inside(path, real, relative)
@@ -78,7 +83,14 @@ def list_files(root: Path, *, refuse_outside: bool = True) -> Listing:
                 images.append(relative)
             else:
                 others.append(relative)
-    return Listing(root, tuple(sorted(images)), tuple(sorted(others)))
+    return Listing(root, tuple(sorted(images)), tuple(sorted(others)), tuple(sorted(outside)))
+
+
+def _leads_out(link: Path, root: Path) -> bool:
+    try:
+        return not link.resolve().is_relative_to(root)
+    except RuntimeError:  # links in a circle: they lead nowhere
+        return False
 
 
 def _followed(entry: os.DirEntry[str]) -> os.DirEntry[str] | Path:

@@ -80,7 +80,10 @@ def choose_crew(
     finally:
         torch.set_num_threads(threads)
     there = START_SECONDS + alone / many
-    why = f"measured: {many} workers of one thread {there:.0f} s, one of {threads} {here:.0f} s"
+    why = (
+        f"measured: all would take {there:.0f} s with {many} workers of one thread, and "
+        f"{here:.0f} s in one process with {threads} threads"
+    )
     if there > _GAIN * here:
         return Crew(workers=0, threads=threads, why=why)
     return Crew(workers=many, threads=1, why=why)

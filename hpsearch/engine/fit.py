@@ -15,15 +15,14 @@ import torch
 from hpsearch.config import TrainConfig
 from hpsearch.data.resident import ResidentData
 from hpsearch.engine.estimate import Pace, largest_batch, total_steps
-from hpsearch.engine.records import CONFIG, NOTE
+from hpsearch.engine.hidden import CONFIG, SETTING, hidden, hide
+from hpsearch.engine.records import NOTE
 from hpsearch.engine.spec import StudySpec
 from hpsearch.errors import InfeasibleError
 from hpsearch.training.model import StagedModel, learns_statistics
 from hpsearch.training.probe import Choice, choose_setting, is_worth_probing
 from hpsearch.training.settings import Setting, possible_settings
 from hpsearch.training.tuning import device_name, model_key
-
-SETTING = "setting"
 
 _LARGER = 3
 """A trial's model may need so many times what the family's first one needs."""
@@ -61,12 +60,13 @@ class Fit:
         model.freeze(config.freeze_depth, config.freeze)
         # Training changes what the name is made from: the rates of dropout.
         self._model = model_key(model, config, data.preprocessing.shape)
-        if SETTING in self._trial.user_attrs:
+        stored = self._study._storage.get_trial(self._trial._trial_id)
+        if hidden(stored, SETTING) is not None:
             return config
         choice = self._choice(self._limited(config), model, data)
         config = self._limited(choice.setting.applied(config))
         self._store(config, model)
-        self._trial.set_user_attr(SETTING, _record(choice, self._device))
+        self._hide(SETTING, _record(choice, self._device))
         return config
 
     def _choice(self, config: TrainConfig, model: StagedModel, data: ResidentData) -> Choice:
@@ -120,7 +120,7 @@ class Fit:
         return f"fits:{self._model}:{Setting.of(config)}"
 
     def _store(self, config: TrainConfig, model: StagedModel) -> None:
-        self._trial.set_user_attr(CONFIG, config.to_dict())
+        self._hide(CONFIG, config.to_dict())
         if config.micro_batch:
             norms = "; BatchNorm sees the parts" if learns_statistics(model) else ""
             self._trial.set_user_attr(
@@ -128,6 +128,9 @@ class Fit:
                 f"batches of {config.batch_size} images are taken in parts of at most "
                 f"{config.micro_batch}, since more did not fit into the memory{norms}",
             )
+
+    def _hide(self, key: str, value: dict[str, Any]) -> None:
+        hide(self._study, self._trial._trial_id, key, value)
 
 
 def _record(choice: Choice, device: torch.device) -> dict[str, Any]:

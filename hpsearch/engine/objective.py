@@ -3,69 +3,46 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
+import platform
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 
 import optuna
-import torch
 from optuna.trial import TrialState
 
 from hpsearch.config import TrainConfig
 from hpsearch.data.resident import ResidentData
-from hpsearch.data.views import DataViews
-from hpsearch.engine.estimate import Pace
-from hpsearch.engine.events import EpochFinished, Event, TrialFinished, TrialStarted
+from hpsearch.engine.events import EpochFinished, TrialFinished, TrialStarted
 from hpsearch.engine.fit import Fit
+from hpsearch.engine.hidden import CONFIG, hidden, hide
 from hpsearch.engine.lease_table import LeaseLostError
 from hpsearch.engine.leases import Claim
-from hpsearch.engine.outcome import drop_checkpoints, record_metrics
-from hpsearch.engine.place import Place, trial_folder
+from hpsearch.engine.outcome import drop_checkpoint, drop_checkpoints, record_metrics
+from hpsearch.engine.place import trial_folder
 from hpsearch.engine.records import (
     BATCHES,
-    CHECKPOINT,
-    CONFIG,
     FAILURE,
     HISTORY,
+    NOTE,
     TrialRecord,
     trial_record,
 )
-from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.states import DUPLICATE, INFEASIBLE
-from hpsearch.engine.stop import Stop
 from hpsearch.engine.trial_files import TrialFiles, clear
+from hpsearch.engine.worker import Worker
 from hpsearch.errors import HpsearchError, InfeasibleError, NonFiniteLossError
 from hpsearch.families import family_label, initial_model, resolve_config, suggest_config
 from hpsearch.training.checkpoint import Checkpoint, epoch_metrics
 from hpsearch.training.costs import trial_values
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import write_batches, write_history
-from hpsearch.training.memory import is_out_of_memory, release_memory
+from hpsearch.training.memory import PeakMemory, is_out_of_memory, release_memory
 from hpsearch.training.model import StagedModel, parameter_counts
 from hpsearch.training.trainer import Training, derive_seed
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Worker:
-    """What the trials of one process share.
-
-    Attributes:
-        number: from 1; 0: the search's own process.
-        should_pause: after each epoch of a trial, by its name, whether it is to be paused there.
-    """
-
-    spec: StudySpec
-    place: Place
-    data: DataViews
-    fingerprints: Mapping[str, str]
-    device: torch.device
-    paces: Mapping[str, Pace]
-    watch: Callable[[Event], None]
-    stop: Stop
-    number: int = 0
-    should_pause: Callable[[str, EpochResult], bool] = lambda _name, _result: False
+from hpsearch.training.tuning import device_words
+from hpsearch.training.validation import Validation
 
 
 class HandedBack(Exception):  # noqa: N818 - nothing went wrong
@@ -103,6 +80,7 @@ class Trial:
         self._files = TrialFiles(
             self._folder, attempt=claim.lease.token, every=worker.spec.checkpoint_every
         )
+        self._memory: PeakMemory | None = None  # while it trains
         self._prunes = len(worker.spec.objectives) == 1  # Optuna cannot judge by several
 
     def run(self, lost: threading.Event, is_own: Callable[[], bool]) -> TrialRecord:
@@ -133,10 +111,10 @@ class Trial:
         values: tuple[float, ...] = ()
         try:
             config = self._config(trial)
-            if CONFIG not in trial.user_attrs:
+            if hidden(self._stored, CONFIG) is None:
                 if self._measured(trial):
                     return self._tell(trial, TrialState.FAIL, history)
-                trial.set_user_attr(CONFIG, config.to_dict())
+                hide(self._study, trial._trial_id, CONFIG, config.to_dict())
             state, values = self._train(trial, config, history, lost)
         except (LeaseLostError, HandedBack):
             raise
@@ -159,7 +137,7 @@ class Trial:
         return self._tell(trial, state, history, values)
 
     def _take_files(self) -> None:
-        if CONFIG in self._stored.user_attrs:
+        if hidden(self._stored, CONFIG) is not None:
             self._files.take_over()
         else:  # it is new
             self._files.begin()
@@ -179,7 +157,7 @@ class Trial:
         params = trial.params  # a copy each time
         for other in self._study.get_trials(deepcopy=False):
             is_first = other.number < trial.number or (
-                other.number > trial.number and CONFIG in other.user_attrs
+                other.number > trial.number and hidden(other, CONFIG) is not None
             )
             if is_first and other.params == params and other.state is not TrialState.WAITING:
                 first = other.user_attrs.get(DUPLICATE, "")
@@ -197,7 +175,7 @@ class Trial:
 
     def _config(self, trial: optuna.Trial) -> TrainConfig:
         """Its configuration: its stored one, else a new one from the family's space."""
-        stored = trial.user_attrs.get(CONFIG)
+        stored = hidden(self._stored, CONFIG)
         if stored is not None:
             return TrainConfig.from_dict(stored)
         spec = self._worker.spec
@@ -238,6 +216,9 @@ class Trial:
         fit = Fit(worker.spec, pace, worker.device, self._study, trial)
         config = fit.decided(config, model, data)
         trial.set_user_attr("parameters", parameter_counts(model)[0])
+        trial.set_user_attr("device", device_words(worker.device))
+        trial.set_user_attr("host", platform.node())
+        self._memory = PeakMemory(worker.device)
         reported = max(self._stored.intermediate_values, default=-1)
         while (
             pruned := self._attempt(trial, config, model, data, history, reported, lost)
@@ -309,11 +290,14 @@ class Trial:
                 if lost.is_set():
                     raise LeaseLostError("the trial was taken over by another worker")
                 history.append(result)
+                worker.gallery.account.trained(result.seconds)
                 if result.is_best:
-                    self._files.keep(checkpoint(result))
+                    made = Validation.of(result.epoch, training.val_logits)
+                    self._files.keep(checkpoint(result), made)
                 if result.epoch > reported:
                     self._report(trial, objective.value(result), result.epoch)
                 worker.watch(EpochFinished(name=self.name, result=result))
+                worker.gpu.write(trial)
                 if self._prunes and result.epoch >= reported and trial.should_prune():
                     return True
                 pause = worker.should_pause(self.name, result)
@@ -362,17 +346,21 @@ class Trial:
         if history:
             write_history(self._files.folder / HISTORY, history)
             write_batches(self._files.folder / BATCHES, history)
-            record_metrics(trial, history, spec.objectives[0])
+            peak = None if self._memory is None else self._memory.mib()
+            record_metrics(trial, history, spec.objectives[0], peak)
         if state is TrialState.COMPLETE:
-            trial.set_user_attr("values", list(values))
+            if len(values) > 1:
+                trial.set_user_attr("values", list(values))
             self._files.write_best()
+        if history:
+            self._attach(trial, history)
         self._files.publish()
         # To the study, one that is not complete has no value.
         self._study.tell(trial, values if state is TrialState.COMPLETE else None, state=state)
         with contextlib.suppress(OSError):  # what stays is removed when the search is started
             clear(self._folder)
             if state is not TrialState.COMPLETE:
-                (self._folder / CHECKPOINT).unlink(missing_ok=True)
+                drop_checkpoint(self._folder)
             drop_checkpoints(spec, worker.place, self._study, self._family)
         record = trial_record(
             worker.place,
@@ -383,3 +371,17 @@ class Trial:
         )
         worker.watch(TrialFinished(trial=record))
         return record
+
+    def _attach(self, trial: optuna.Trial, history: list[EpochResult]) -> None:
+        """Gives the dashboard its files; where that fails, a note says so."""
+        best = max(history, key=self._worker.spec.objectives[0].key)
+        wrong = self._worker.gallery.attach(
+            trial,
+            self.name,
+            history,
+            self._files.folder,
+            self._files.validation(best.epoch),
+        )
+        note = trial.user_attrs.get(NOTE, "")
+        if wrong not in note:  # one that was taken over may have it already
+            trial.set_user_attr(NOTE, f"{note}; {wrong}" if note else wrong)

@@ -40,23 +40,57 @@ class OpenTrial:
         return self.lease.owner is None and not self.lease.paused
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sign:
+    """What is known of who runs a trial.
+
+    Attributes:
+        idle: "interrupted" or "paused" where nobody does, else empty.
+        silent: seconds since the owner's last sign of life.
+        owners: how many the trial has had.
+    """
+
+    idle: Literal["", "interrupted", "paused"]
+    silent: float = 0.0
+    owners: int = 1
+
+
 def idle_trials(
     storage: SearchStorage, place: Place, study_ids: Collection[int]
 ) -> dict[int, Literal["interrupted", "paused"]]:
     """Of the running trials of some studies those that nobody runs, by the id of the trial."""
-    if not inspect(storage.engine).has_table(LEASES.name):  # of an earlier version
+    signs = signs_of_life(storage, place, study_ids)
+    return {trial_id: sign.idle for trial_id, sign in signs.items() if sign.idle}
+
+
+def signs_of_life(
+    storage: SearchStorage, place: Place, study_ids: Collection[int]
+) -> dict[int, Sign]:
+    """Who runs the running trials of some studies, by the id of the trial; where they are of a
+    version that had no leases, nothing is known.
+    """
+    if not inspect(storage.engine).has_table(LEASES.name):
         return {}
     with Session(storage.engine) as session, session.begin():
         unfinished = unfinished_trials(session, dict.fromkeys(study_ids, ""))
         time = lease_table.now(session)
     gone = dead(place, {t.lease.owner for t in unfinished if t.lease.owner})
-    idle: dict[int, Literal["interrupted", "paused"]] = {}
-    for trial in (trial for trial in unfinished if trial.state is TrialState.RUNNING):
-        if trial.lease.paused:
-            idle[trial.trial_id] = "paused"
-        elif trial.is_free or why_lost(trial, time, gone, GRACE_SECONDS):
-            idle[trial.trial_id] = "interrupted"
-    return idle
+    # While the database was away, nobody could show a sign of life.
+    grace = GRACE_SECONDS + storage.away_lately(GRACE_SECONDS)
+    return {
+        trial.trial_id: _sign(trial, time, gone, grace)
+        for trial in unfinished
+        if trial.state is TrialState.RUNNING
+    }
+
+
+def _sign(trial: OpenTrial, time: float, gone: Collection[str], grace: float) -> Sign:
+    row = trial.lease
+    if row.paused:
+        return Sign(idle="paused")
+    if trial.is_free or why_lost(trial, time, gone, grace):
+        return Sign(idle="interrupted")
+    return Sign(idle="", silent=max(0.0, time - row.beat), owners=row.token)
 
 
 def end_times(storage: SearchStorage, study_id: int) -> dict[int, float]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import optuna
 
+from hpsearch.engine.artifacts import ArtifactFiles
 from hpsearch.engine.place import Place, trial_folder
-from hpsearch.engine.records import BATCHES, CHECKPOINT, HISTORY, best_first
+from hpsearch.engine.records import BATCHES, CHECKPOINT, HISTORY, VALIDATION, best_first
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.trial_files import clear
 from hpsearch.training.costs import pareto_front
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.objectives import Objective
 
-_FILES = (CHECKPOINT, HISTORY, BATCHES)
+_FILES = (CHECKPOINT, VALIDATION, HISTORY, BATCHES)
 
 _BEHIND = 64
 """So many trials behind the best may still have a checkpoint that is to go: as many workers may
@@ -23,23 +24,47 @@ have displaced them at the same moment.
 """
 
 
-def record_metrics(trial: optuna.Trial, history: list[EpochResult], objective: Objective) -> None:
-    """Stores what the trial gave: what is kept of it is its best epoch."""
+def record_metrics(
+    trial: optuna.Trial,
+    history: list[EpochResult],
+    objective: Objective,
+    peak_memory: float | None,
+) -> None:
+    """Stores what the trial gave: what is kept of it is its best epoch.
+
+    Args:
+        peak_memory: MiB, where it is known.
+    """
     best = max(history, key=objective.key)
     seconds = sum(result.seconds for result in history)
+    images = sum(result.images_per_second * result.seconds for result in history)
+    # In this order the dashboard shows them, the first few without scrolling.
     attrs = {
+        "epochs": len(history),
+        "best_epoch": best.epoch,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 1),
+        **({} if peak_memory is None else {"peak_memory_mib": round(peak_memory, 1)}),
         "value": objective.value(best),
         "val_accuracy": best.val_accuracy,
         "val_balanced_accuracy": best.val_balanced_accuracy,
         "val_macro_f1": best.val_macro_f1,
         "val_loss": best.val_loss,
-        "best_epoch": best.epoch,
-        "epochs": len(history),
-        "seconds": seconds,
-        "images_per_second": sum(r.images_per_second * r.seconds for r in history) / seconds,
     }
     for key, attr in attrs.items():
         trial.set_user_attr(key, attr)
+
+
+def tidy(spec: StudySpec, place: Place, studies: Mapping[str, optuna.Study]) -> None:
+    """Removes what finished trials should not have, wherever it is: of workers that were killed, or
+    of a start that was to keep more checkpoints.
+
+    Args:
+        studies: by family.
+    """
+    ArtifactFiles(place.artifacts).tidy()
+    for family, study in studies.items():
+        drop_checkpoints(spec, place, study, family, everywhere=True)
 
 
 def drop_checkpoints(
@@ -71,7 +96,13 @@ def drop_checkpoints(
             clear(folder)
     for number, folder in folders.items():
         if number not in kept:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
+            drop_checkpoint(folder)
+
+
+def drop_checkpoint(folder: Path) -> None:
+    """Removes the checkpoint of a trial, and what belongs to it."""
+    for name in (CHECKPOINT, VALIDATION):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _with_leftovers(search: Path, folders: Sequence[Path]) -> list[Path]:

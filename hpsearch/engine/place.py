@@ -62,6 +62,11 @@ class Place:
         return self.runs / ".hpsearch"
 
     @property
+    def artifacts(self) -> Path:
+        """The folder of the files that the dashboard shows (see `artifacts.py`)."""
+        return self.private / "artifacts"
+
+    @property
     def url(self) -> URL:
         """The database's address for SQLAlchemy."""
         if self.address is None:

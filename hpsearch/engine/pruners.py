@@ -27,6 +27,13 @@ from optuna.pruners._successive_halving import _completed_rung_key
 from optuna.trial import FrozenTrial
 
 from hpsearch.engine.policy_options import AMPLE, Budget, Setting, find_row, settle
+from hpsearch.engine.pruning_words import (
+    PrunedTrial,
+    below_percentile,
+    beyond_limit,
+    halved,
+    without_gain,
+)
 from hpsearch.errors import SearchError
 from hpsearch.families import ParamValue
 
@@ -43,6 +50,7 @@ class PrunerInfo:
         name: as the user gives it.
         help: for people.
         make: the pruner, of the values of all its settings.
+        why: why it stopped a trial, in words without a full stop; empty where that is not known.
         problem: what is wrong with values that are allowed each by itself; empty: nothing.
     """
 
@@ -50,6 +58,7 @@ class PrunerInfo:
     help: str
     settings: tuple[Setting, ...] = ()
     make: Callable[[Values, Budget], BasePruner]
+    why: Callable[[Values, PrunedTrial], str]
     problem: Callable[[Values, Budget], str] = lambda _values, _budget: ""
 
 
@@ -196,6 +205,7 @@ PRUNERS: tuple[PrunerInfo, ...] = (
         "same epoch",
         settings=_RANKED,
         make=lambda values, _: MedianPruner(**values),
+        why=below_percentile,
     ),
     PrunerInfo(
         name="percentile",
@@ -212,6 +222,7 @@ PRUNERS: tuple[PrunerInfo, ...] = (
             *_RANKED,
         ),
         make=lambda values, _: PercentilePruner(**values),
+        why=below_percentile,
     ),
     PrunerInfo(
         name="hyperband",
@@ -230,6 +241,7 @@ PRUNERS: tuple[PrunerInfo, ...] = (
             _BOOTSTRAP,
         ),
         make=lambda values, budget: _Hyperband(epochs=budget.epochs, **values),
+        why=halved,
         problem=_beyond_the_epochs,
     ),
     PrunerInfo(
@@ -257,6 +269,7 @@ PRUNERS: tuple[PrunerInfo, ...] = (
             _BOOTSTRAP,
         ),
         make=lambda values, _: _Halving(**values),
+        why=halved,
         problem=_beyond_the_epochs,
     ),
     PrunerInfo(
@@ -281,6 +294,7 @@ PRUNERS: tuple[PrunerInfo, ...] = (
             *_RANKED,
         ),
         make=_patient,
+        why=without_gain,
     ),
     PrunerInfo(
         name="threshold",
@@ -302,12 +316,14 @@ PRUNERS: tuple[PrunerInfo, ...] = (
             _INTERVAL,
         ),
         make=lambda values, _: ThresholdPruner(**values),
+        why=beyond_limit,
         problem=_no_threshold,
     ),
     PrunerInfo(
         name="none",
         help="stops nothing",
         make=lambda _values, _budget: NopPruner(),
+        why=lambda _values, _trial: "",
     ),
 )
 
@@ -357,3 +373,16 @@ def make_pruner(
     """
     row, values = _settled(name, options or {}, Budget(share=share, epochs=epochs))
     return row.make(values, Budget(share=share, epochs=epochs))
+
+
+def why_pruned(
+    name: str, options: Mapping[str, ParamValue], trial: PrunedTrial, *, epochs: int, share: int
+) -> str:
+    """Why the pruner stopped a trial, in words without a full stop; empty where that cannot be
+    told.
+
+    Args:
+        name, options, epochs, share: as for `make_pruner`.
+    """
+    row, values = _settled(name, options, Budget(share=share, epochs=epochs))
+    return row.why(values, trial)

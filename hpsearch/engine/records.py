@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,21 +15,23 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from hpsearch.config import TrainConfig
+from hpsearch.engine.hidden import CONFIG, hidden
 from hpsearch.engine.ledger import TestOpening, TestResult, read_openings, read_results
 from hpsearch.engine.open_trials import idle_trials
 from hpsearch.engine.place import Place, study_name, trial_folder
-from hpsearch.engine.states import DUPLICATE, FINISHED, INFEASIBLE, trial_state
+from hpsearch.engine.states import DUPLICATE, FINISHED, INFEASIBLE, left_to_do, trial_state
 from hpsearch.engine.storage import SearchStorage, open_storage
 from hpsearch.errors import CheckpointError, SearchError
 from hpsearch.families import family_label
+from hpsearch.names import listed
 from hpsearch.training.costs import Objectives, objective_rows, pareto_front
 from hpsearch.training.objectives import DEFAULT_OBJECTIVE, Objective, objective_info
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
 BATCHES = "batches.csv"
+VALIDATION = "validation.npz"
 SPLIT = "split.npz"
-CONFIG = "config"
 FAILURE = "failure"
 NOTE = "note"
 _WORST = (float("-inf"), float("-inf"))
@@ -53,6 +56,11 @@ class TrialRecord:
             in the middle are None in searches of the first version, too.
         config: what it trains with; None until that is decided.
         images_per_second: that it was trained on, its validation included in the time.
+        device: that it was trained on, such as "cpu (2 threads)" or "cuda:0, NVIDIA H100"; empty
+            in earlier searches, as `host`.
+        host: the name of the machine.
+        peak_memory: MiB; on a GPU the most that was allocated there at once, on a CPU the most
+            that the process held at the end of an epoch. None where that is not known.
         reported: the objective's value after each epoch, by the epoch's number from 0; also where
             there are no epochs of its own yet, or where it was pruned.
         ended: when, on the clock of the machine that ran it; None: it has not.
@@ -84,6 +92,9 @@ class TrialRecord:
     folder: Path
     values: tuple[float, ...] = ()
     images_per_second: float = 0.0
+    device: str = ""
+    host: str = ""
+    peak_memory: float | None = None
     reported: Mapping[int, float] = dataclasses.field(default_factory=dict)
     ended: datetime.datetime | None = None
 
@@ -180,6 +191,15 @@ class SearchRecord:
         """Complete trials, the best first; of one family only where one is given."""
         return rank(trial for trial in self.trials if family in (None, trial.family))
 
+    def ranked_families(self) -> list[str]:
+        """The families, the one with the best trial first; those without a complete one last."""
+
+        def key(family: str) -> tuple[float, float]:
+            leader = self.leader(family)
+            return _WORST if leader is None else leader.key
+
+        return sorted(self.families, key=key, reverse=True)
+
     def pareto(self) -> list[TrialRecord]:
         """Complete trials of all families that no other one dominates: is as good by each
         objective, and better by one; the best by the first objective first.
@@ -203,6 +223,20 @@ class SearchRecord:
     def count(self, state: str, family: str | None = None) -> int:
         """How many trials are in a state; of one family only where one is given."""
         return sum(t.state == state and family in (None, t.family) for t in self.trials)
+
+    def left_to_do(self, shares: Mapping[str, int]) -> dict[str, int]:
+        """How many trials of each family are not finished; running ones are not.
+
+        Args:
+            shares: how many trials each family gets, by its name in the specification.
+        """
+        states: dict[str, list[str]] = {}
+        for trial in self.trials:
+            states.setdefault(trial.family, []).append(trial.state)
+        return {
+            family: left_to_do(states.get(family_label(family), ()), share)
+            for family, share in shares.items()
+        }
 
     def trial(self, name: str) -> TrialRecord:
         """The trial called `name`, such as cnn-7.
@@ -270,7 +304,7 @@ def trial_record(
         idle: "interrupted" or "paused" where the trial is running, but nobody runs it.
     """
     attrs = trial.user_attrs
-    config = attrs.get(CONFIG)
+    config = hidden(trial, CONFIG)
     return TrialRecord(
         place=place,
         search=search,
@@ -293,6 +327,9 @@ def trial_record(
         seconds=attrs.get("seconds", 0.0),
         parameters=attrs.get("parameters", 0),
         images_per_second=attrs.get("images_per_second", 0.0),
+        device=attrs.get("device", ""),
+        host=attrs.get("host", ""),
+        peak_memory=attrs.get("peak_memory_mib"),
         reported=trial.intermediate_values,
         ended=trial.datetime_complete,
         failure=attrs.get(FAILURE, attrs.get(INFEASIBLE, attrs.get(DUPLICATE, ""))),
@@ -364,7 +401,7 @@ def _split_of(attrs: Mapping[str, Any]) -> tuple[str, str]:
 def load_search(
     runs: str | Path = "runs", name: str | None = None, *, storage: str | None = None
 ) -> SearchRecord:
-    """Reads a search: the one called `name`, or the one started last.
+    """Reads a search: the one called `name`, or the one started last that is no ablation.
 
     Args:
         runs: the folder of the searches.
@@ -375,12 +412,33 @@ def load_search(
     """
     place = Place.of(runs, storage)
     database = open_storage(place)
-    names = list(search_attrs(database))
-    if not names:
+    return read_search(database, place, choose_search(search_attrs(database), place, name))
+
+
+def choose_search(searches: Mapping[str, Mapping[str, Any]], place: Place, name: str | None) -> str:
+    """`name`, which must be a search's; None: the one started last.
+
+    An ablation, which asks what a parameter does and not which model is the best, is chosen by its
+    name, or where there is nothing else.
+
+    Args:
+        searches: as `search_attrs` gives them.
+
+    Raises:
+        SearchError: there is no such search, or none at all.
+    """
+    if not searches:
         raise SearchError(f"no searches in {place} yet; run 'hpsearch search' first")
-    if name is not None and name not in names:
-        raise SearchError(f"no search {name!r} in {place}; there are {', '.join(names)}")
-    return read_search(database, place, name or names[0])
+    if name is None:
+        # Of an ablation all trainings have the same seed.
+        own = (n for n in searches if searches[n]["spec"].get("training_seed") is None)
+        return next(own, next(iter(searches)))
+    if name not in searches:
+        near = difflib.get_close_matches(name, searches, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        names = listed(list(searches))
+        raise SearchError(f"no search {name!r} in {place}; there are {names}{hint}")
+    return name
 
 
 def require_checkpoint(trial: TrialRecord) -> Path:

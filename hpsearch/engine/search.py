@@ -15,6 +15,7 @@ import torch
 
 from hpsearch.data.decode import Progress
 from hpsearch.data.views import DataViews
+from hpsearch.engine.chronicle import Chronicle
 from hpsearch.engine.crew import Crew, choose_crew, choose_devices
 from hpsearch.engine.estimate import Pace, estimates, measure_families, precision_text
 from hpsearch.engine.events import (
@@ -24,12 +25,12 @@ from hpsearch.engine.events import (
     FamilyEstimate,
     SearchStarted,
     Stopping,
+    TrialFinished,
 )
-from hpsearch.engine.objective import Worker
 from hpsearch.engine.open_trials import GRACE_SECONDS
-from hpsearch.engine.outcome import drop_checkpoints
+from hpsearch.engine.outcome import tidy
 from hpsearch.engine.place import Place
-from hpsearch.engine.presence import forget_dead
+from hpsearch.engine.presence import forget_dead, new_owner
 from hpsearch.engine.records import SearchRecord, read_search
 from hpsearch.engine.setup import (
     Existing,
@@ -53,9 +54,9 @@ from hpsearch.engine.storage import (
     wait_for_server,
 )
 from hpsearch.engine.supervisor import Job, Supervisor
-from hpsearch.engine.work import work_as
+from hpsearch.engine.work import work
+from hpsearch.engine.worker import Worker
 from hpsearch.errors import SearchError
-from hpsearch.families import family_label
 from hpsearch.training.device import torch_threads
 from hpsearch.training.memory import keep_freed_memory, release_memory
 
@@ -95,10 +96,7 @@ def plan(
     left = spec.shares()
     if existing is not None:
         record = read_search(open_storage(place), place, spec.name)
-        states: dict[str, list[str]] = {family_label(family): [] for family in spec.families}
-        for trial in record.trials:
-            states[trial.family].append(trial.state)
-        left = {f: left_to_do(states[family_label(f)], share) for f, share in left.items()}
+        left = record.left_to_do(left)
     views = data.views(target, watch=watch)
     paces = measure_families(spec, left, views, target, stored_paces(existing))
     return SearchPlan(
@@ -245,15 +243,25 @@ def _search(
     def tell_stopping() -> None:
         watch(Stopping(reason=stop.reason))
 
+    def tell(event: Event) -> None:
+        if isinstance(event, TrialFinished):
+            chronicle.trial_ended()
+        watch(event)
+
     keep_freed_memory()
-    with storage_errors(place), Supervisor(place, watch) as supervisor:
+    with (
+        storage_errors(place),
+        Chronicle() as chronicle,
+        Supervisor(place, tell) as supervisor,
+    ):
         # They import torch while this process sets the search up.
         supervisor.warm_up(workers or 0)
         opened = _open(spec, place, devices[0], len(devices), workers, watch, joins=joins)
         crew = opened.crew
+        record = read_search(opened.storage, place, spec.name)
         watch(
             SearchStarted(
-                record=read_search(opened.storage, place, spec.name),
+                record=record,
                 device=", ".join(map(str, devices)),
                 precision=precision_text(opened.paces),
                 estimates=estimates(opened.paces, opened.left, opened.data.epochs),
@@ -265,8 +273,10 @@ def _search(
                 joins=joins,
             )
         )
-        for family, study in opened.studies.items():  # what a kill left, or another --keep
-            drop_checkpoints(spec, place, study, family, everywhere=True)
+        chronicle.start(record, spec, opened.data.spaces)
+        del record  # its trials
+        studies = opened.studies
+        tidy(spec, place, studies)  # what a kill left, or another --keep
         if any(opened.left.values()):
             with (
                 stopped_after(timeout, stop, tell_stopping),
@@ -289,10 +299,12 @@ def _search(
                     release_memory(devices[0])
                     supervisor.run(jobs, storage, stop)
                 else:
-                    _work_here(spec, place, devices[0], opened, stop, grace, watch)
+                    _work_here(spec, place, devices[0], opened, stop, grace, tell)
         if stop.interrupted:
             raise KeyboardInterrupt
         wait_for_server(place)
+        if crew.workers:
+            tidy(spec, place, studies)  # what those left that were killed
         return read_search(open_storage(place), place, spec.name)
 
 
@@ -379,7 +391,7 @@ def _work_here(
         stop=stop,
     )
     with torch_threads(opened.crew.threads):
-        work_as(worker, opened.studies, opened.storage, grace=grace)
+        work(worker, opened.studies, opened.storage, new_owner(), grace=grace)
 
 
 def _threads_then(existing: Existing | None) -> int:

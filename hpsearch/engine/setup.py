@@ -61,6 +61,7 @@ class PreparedData:
 
     Attributes:
         epochs: by family the least and the greatest number that a trial can have.
+        spaces: by family what is searched.
         warnings: what looks wrong with the data or the spaces, in words.
     """
 
@@ -69,6 +70,7 @@ class PreparedData:
     fingerprints: Mapping[str, str]
     summary: Mapping[str, Any]
     epochs: Mapping[str, tuple[int, int]]
+    spaces: Mapping[str, tuple[Parameter, ...]]
     warnings: tuple[str, ...] = ()
 
     @property
@@ -147,6 +149,7 @@ def prepare_data(
         split=split,
         fingerprints=fingerprints,
         epochs=epochs,
+        spaces=spaces,
         warnings=(
             *data_warnings(dataset, split),
             *_space_warnings(spec, epochs),
@@ -260,7 +263,8 @@ def _check_same_search(
         free = next(n for k in numbers if (n := f"{spec.name}-{k}") not in existing.names)
         raise SearchError(
             f"search {spec.name!r} in {place} was made with other settings: "
-            f"{'; '.join(differences)}; start another search with --name {free}"
+            f"{'; '.join(differences)}; give it what it had then to go on with it, or start "
+            f"another search with --name {free}"
         )
 
 
@@ -371,10 +375,7 @@ def load_studies(
                 **_policy(spec, family, share, data),
             )
         except KeyError:
-            raise SearchError(
-                f"the study {study_name(spec.name, family)!r} was deleted from {place}, so the "
-                "search cannot go on; start another one with --name"
-            ) from None
+            raise study_deleted(study_name(spec.name, family), place) from None
     if not (place.runs / spec.name / SPLIT).is_file():
         save_split(place.runs / spec.name / SPLIT, data.split)
     if marks:
@@ -382,6 +383,14 @@ def load_studies(
         for study in studies.values():  # the same data may lie elsewhere now
             study.set_user_attr("data", dict(data.summary))
     return studies
+
+
+def study_deleted(name: str, place: Place) -> SearchError:
+    """What to raise where a family's study is gone, which is deleted in the dashboard."""
+    return SearchError(
+        f"the study {name!r} was deleted from {place}, so the search cannot go on; start another "
+        "one with --name"
+    )
 
 
 def _policy(spec: StudySpec, family: str, share: int, data: PreparedData) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import re
 import runpy
 import traceback
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +62,9 @@ class StudySpec:
         patience: stop when so many trials in a row did not make the best better; 0: never.
         attempts: a trial whose worker dies so many times in a row without getting further fails.
         non_finite: what becomes of a trial whose loss is no longer finite: "fail", or "prune".
+        artifacts: what the dashboard shows of trials beside their numbers: "all": each has its
+            history as a table and, from a minute of training on, pictures, and each study has the
+            pictures and the checkpoint of its best trial; "best": trials have no pictures; "none".
         precision: "auto" is decided once for each family, when the search starts, and stored.
         memory_format: "auto" is decided for each trial, and stored; or "channels_last" (NHWC), or
             "contiguous" (NCHW).
@@ -93,6 +96,7 @@ class StudySpec:
     patience: int = 0
     attempts: int = 2
     non_finite: Literal["fail", "prune"] = "fail"
+    artifacts: Literal["all", "best", "none"] = "all"
 
     def __post_init__(self) -> None:
         if isinstance(self.data, str | os.PathLike):
@@ -180,6 +184,8 @@ class StudySpec:
                 )
         if self.non_finite not in ("fail", "prune"):
             raise SearchError(f"non_finite must be fail or prune, but is {self.non_finite!r}")
+        if self.artifacts not in ("all", "best", "none"):
+            raise SearchError(f"artifacts must be all, best or none, but is {self.artifacts!r}")
 
     @property
     def data_spec(self) -> DataSpec:
@@ -199,9 +205,8 @@ class StudySpec:
         )
 
     def shares(self) -> dict[str, int]:
-        """How many of the trials each family gets; the first ones get what does not divide."""
-        share, rest = divmod(self.trials, len(self.families))
-        return {name: share + (number < rest) for number, name in enumerate(self.families)}
+        """How many of the trials each family gets."""
+        return family_shares(self.families, self.trials)
 
     def to_dict(self) -> dict[str, Any]:
         """The specification as plain JSON types, for the record and for comparison."""
@@ -245,6 +250,12 @@ class StudySpec:
                 f"the record of {search} cannot be read: {error}; if a newer version of hpsearch "
                 "made it, use that one"
             ) from error
+
+
+def family_shares(families: Sequence[str], trials: int) -> dict[str, int]:
+    """How many of the trials each family gets; the first ones get what does not divide."""
+    share, rest = divmod(trials, len(families))
+    return {name: share + (number < rest) for number, name in enumerate(families)}
 
 
 def _check_configuration(configuration: object) -> None:

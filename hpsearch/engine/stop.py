@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -48,36 +48,53 @@ def stopped_by_signals(stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
     """Within, the first Ctrl-C only wishes for a stop, the second raises `KeyboardInterrupt`, and
     SIGTERM raises `Terminated`.
 
-    Signals belong to the main thread; in another one nothing changes.
-
     Args:
         tell: is called, in a thread of its own, when the first Ctrl-C came.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def on_interrupt(*_: object) -> None:
+    def on_interrupt() -> None:
         if stop.interrupted:
             raise KeyboardInterrupt
         stop.request("Ctrl-C", interrupted=True)
         # Whoever watches may be in the middle of printing just now.
         threading.Thread(target=tell, daemon=True).start()
 
-    def on_terminate(*_: object) -> None:
+    def on_terminate() -> None:
         stop.request("SIGTERM")
         raise Terminated
 
+    with handled_signals(on_interrupt, on_terminate):
+        yield
+
+
+@contextlib.contextmanager
+def handled_signals(
+    on_interrupt: Callable[[], None],
+    on_terminate: Callable[[], None],
+    *,
+    ignored_then: Container[int] = (),
+) -> Iterator[None]:
+    """Within, Ctrl-C and SIGTERM call these, except where they are ignored, or another's already.
+
+    Signals belong to the main thread; in another one nothing changes.
+
+    Args:
+        ignored_then: signals that are not to have their old meaning again afterwards, as it stands
+            at that time.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if before[signal.SIGINT] is signal.default_int_handler:  # else it is ignored, or another's
-        signal.signal(signal.SIGINT, on_interrupt)
+    if before[signal.SIGINT] is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: on_interrupt())
     if before[signal.SIGTERM] is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, on_terminate)
+        signal.signal(signal.SIGTERM, lambda *_: on_terminate())
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if number in ignored_then else handler)
 
 
 @contextlib.contextmanager

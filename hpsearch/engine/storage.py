@@ -55,6 +55,8 @@ class SearchStorage(RDBStorage):
     ) -> None:
         self.tell_away: Callable[[bool], None] = lambda _: None
         """Called with true when the database does not answer, and with false when it does again."""
+        self.patience: float | None = None
+        """For so many seconds a call waits for a database that is away; None: `OUTAGE_SECONDS`."""
         self._away_since: float | None = None
         self._outage = (0.0, 0.0)  # when the last one ended, and how long it was
         self._held: Lease | None = None
@@ -82,15 +84,16 @@ class SearchStorage(RDBStorage):
         """Calls `action`, again and again while the database is away.
 
         Args:
-            seconds: at most so long; None: `OUTAGE_SECONDS`.
+            seconds: at most so long; None: `patience`.
         """
+        seconds = self.patience if seconds is None else seconds
         seconds = OUTAGE_SECONDS if seconds is None else seconds
         deadline = None
         while True:
             try:
                 result = action()
             except (StorageInternalError, SQLAlchemyError) as error:
-                if not _is_away(error):
+                if not _is_away(error) or not seconds:
                     raise
                 if deadline is None:
                     deadline = time.monotonic() + seconds
@@ -225,7 +228,7 @@ def _create_file(place: Place) -> None:
     """Makes the SQLite file whole: where there is a file, there are all its tables."""
     unfinished = place.private / "new.db"
     unfinished.unlink(missing_ok=True)
-    with _in_words(place):
+    with in_words(place):
         storage = SearchStorage(
             place, create=True, engine_kwargs={}, url=URL.create("sqlite", database=str(unfinished))
         )
@@ -273,7 +276,7 @@ def exists(place: Place) -> bool:
     """
     if not place.is_server:
         return place.database.is_file() and place.database.stat().st_size > 0
-    with _in_words(place), _engine(place).connect() as connection:
+    with in_words(place), _engine(place).connect() as connection:
         return sqlalchemy.inspect(connection).has_table(lease_table.LEASES.name)
 
 
@@ -298,7 +301,7 @@ def locked(place: Place, name: str) -> Iterator[None]:
             lock.release()
         return
     key = zlib.crc32(f"hpsearch {name}".encode())
-    with _in_words(place):
+    with in_words(place):
         connection = _engine(place).connect()
         # Not in a transaction, which servers may end that is idle for long.
         connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -312,30 +315,43 @@ def locked(place: Place, name: str) -> Iterator[None]:
 
 
 def _open(place: Place, *, write: bool, create: bool) -> SearchStorage:
-    with _in_words(place):
+    with in_words(place):
         if place.is_server:
-            return SearchStorage(place, create=create, engine_kwargs=_server_options(place))
+            return SearchStorage(place, create=create, engine_kwargs=server_options(place))
         storage = SearchStorage(
             place, create=create, engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}}
         )
 
-    @event.listens_for(storage.engine, "connect")
-    def _connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # the driver must not begin transactions by itself
-        if write:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")  # NORMAL can lose commits at power loss
-
-    @event.listens_for(storage.engine, "begin")
-    def _begin(connection: Any) -> None:
+    if write:
         # IMMEDIATE: two writers that both began by reading would deadlock, and claim twice.
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    storage.engine.dispose()  # connections made before the listeners were there
+        # FULL: NORMAL can lose commits at power loss.
+        settings = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL")
+        set_transactions(storage.engine, begin="BEGIN IMMEDIATE", settings=settings)
+    else:
+        set_transactions(storage.engine, begin="BEGIN")
     return storage
 
 
-def _server_options(place: Place) -> dict[str, Any]:
+def set_transactions(
+    engine: sqlalchemy.Engine, *, begin: str, settings: Sequence[str] = ()
+) -> None:
+    """How transactions of a SQLite database begin, and what is said first on each connection."""
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions by itself
+        for setting in settings:
+            connection.execute(setting)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    engine.dispose()  # connections made before the listeners were there
+
+
+def server_options(place: Place) -> dict[str, Any]:
+    """For SQLAlchemy: how to connect to the server of `place`."""
     asked = place.url.query.get("options", "")
     asked = asked if isinstance(asked, str) else " ".join(asked)
     return {
@@ -355,7 +371,7 @@ def _server_options(place: Place) -> dict[str, Any]:
 
 def _engine(place: Place) -> sqlalchemy.Engine:
     """For a connection or two, not for trials."""
-    return sqlalchemy.create_engine(place.url, poolclass=NullPool, **_once(_server_options(place)))
+    return sqlalchemy.create_engine(place.url, poolclass=NullPool, **_once(server_options(place)))
 
 
 def _once(options: dict[str, Any]) -> dict[str, Any]:
@@ -363,7 +379,7 @@ def _once(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _in_words(place: Place) -> Iterator[None]:
+def in_words(place: Place) -> Iterator[None]:
     """Errors of opening a database as errors that a user understands, without a password."""
     try:
         yield

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hpsearch.config import TrainConfig
-from hpsearch.engine.records import CHECKPOINT
+from hpsearch.engine.records import CHECKPOINT, VALIDATION
 from hpsearch.errors import CheckpointError
 from hpsearch.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.objectives import objective_info
 from hpsearch.training.state import StateFiles, TrainingState
+from hpsearch.training.validation import Validation, read_validation, write_validation
 
 _SHARE = 50
 """A state is worth its while when the trial took this many times what the last one cost."""
@@ -29,7 +30,8 @@ _ATTEMPT = ".attempt-"
 
 
 class TrialFiles:
-    """Training states of a running trial, and the checkpoint of its best epoch.
+    """Training states of a running trial, and of its best epoch the checkpoint and what it made of
+    the validation images.
 
     Each state belongs to a checkpoint: that of the best epoch so far. Both of the two states that
     are kept find theirs at any moment, whenever the process is killed: the newest one in
@@ -58,7 +60,7 @@ class TrialFiles:
         self._every = every
         self._clock = clock
         self._states = StateFiles(self._folder)
-        self._best: Checkpoint | None = None  # not written yet
+        self._best: tuple[Checkpoint, Validation] | None = None  # not written yet
         self._written: int | None = None  # the epoch of checkpoint.pt
         self._saved_at = clock()
         self._cost = _FIRST_COST
@@ -115,6 +117,8 @@ class TrialFiles:
             if checkpoint is not None:
                 checkpoint.replace(self._folder / CHECKPOINT)
                 self._written = best
+                if self.validation(best) is None:  # of a later epoch, or damaged
+                    (self._folder / VALIDATION).unlink(missing_ok=True)
                 return state
         self.empty()
         return None
@@ -127,9 +131,9 @@ class TrialFiles:
                     return path
         return None
 
-    def keep(self, checkpoint: Checkpoint) -> None:
-        """Takes the checkpoint of a new best epoch, which is written with the next state."""
-        self._best = checkpoint
+    def keep(self, checkpoint: Checkpoint, validation: Validation) -> None:
+        """Takes what there is of a new best epoch, which is written with the next state."""
+        self._best = checkpoint, validation
 
     def save_if_due(self, epochs: int, state: Callable[[], TrainingState]) -> None:
         """Saves the training's state after `epochs` epochs, if it is time to."""
@@ -153,14 +157,29 @@ class TrialFiles:
         self._cost = self._saved_at - now
 
     def write_best(self) -> None:
-        """Writes the checkpoint of the best epoch, if it is not there yet."""
+        """Writes what there is of the best epoch, if it is not there yet."""
         if self._best is None:
             return
+        checkpoint, validation = self._best
         path = self._folder / CHECKPOINT
         if self._written is not None:
             path.replace(self._earlier(self._written))
-        save_checkpoint(path, self._best)
-        self._written, self._best = int(self._best.metrics["epoch"]), None
+        save_checkpoint(path, checkpoint)
+        write_validation(self._folder / VALIDATION, validation)
+        self._written, self._best = int(checkpoint.metrics["epoch"]), None
+
+    def validation(self, epoch: int) -> Validation | None:
+        """What the weights of the best epoch made of the validation images, if that is `epoch`, and
+        it is known.
+        """
+        if self._best is not None:
+            found = self._best[1]
+        else:
+            try:
+                found = read_validation(self._folder / VALIDATION)
+            except CheckpointError:
+                return None
+        return found if found.epoch == epoch else None
 
     def history(self) -> tuple[EpochResult, ...]:
         """The epochs behind the newest whole state."""

@@ -12,14 +12,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpsearch.engine.events import TrialStopped, WorkerWaits
 from hpsearch.engine.lease_table import Lease, LeaseLostError
 from hpsearch.engine.leases import Claim, Leases, Share, release_dead
-from hpsearch.engine.objective import HandedBack, Trial, Worker
+from hpsearch.engine.objective import HandedBack, Trial
 from hpsearch.engine.open_trials import end_times
-from hpsearch.engine.presence import new_owner, present
+from hpsearch.engine.presence import present
 from hpsearch.engine.records import count_stale
 from hpsearch.engine.samplers import exhausted
+from hpsearch.engine.setup import study_deleted
 from hpsearch.engine.states import FINISHED, trial_state
 from hpsearch.engine.stop import Terminated
 from hpsearch.engine.storage import SearchStorage
+from hpsearch.engine.worker import Worker
 
 BEATS = 6
 """So many signs of life a worker gives within the grace that it has."""
@@ -28,17 +30,38 @@ POLL_SECONDS = 1.0
 """How often a worker that has nothing to do looks whether a trial falls to it."""
 
 
-def work_as(
-    worker: Worker, studies: Mapping[str, optuna.Study], storage: SearchStorage, *, grace: float
+def work(
+    worker: Worker,
+    studies: Mapping[str, optuna.Study],
+    storage: SearchStorage,
+    owner: str,
+    *,
+    grace: float,
 ) -> None:
-    """Runs trials as a worker of its own name; see `work`."""
-    owner = new_owner()
+    """Runs trials of the families until each has its share, the search stagnates, or it is to
+    stop.
+
+    Args:
+        owner: the worker's name for leases, which nobody else has.
+        grace: seconds without a sign of life after which it is taken for dead.
+
+    Raises:
+        SearchError: a study of the search was deleted meanwhile, in the dashboard for example.
+        SystemExit, KeyboardInterrupt: it was broken off; the trial that ran is handed back.
+    """
     leases = Leases(storage, worker.place, owner, grace=grace)
     with present(worker.place, owner):
-        work(worker, studies, storage, leases, beat=grace / BEATS)
+        try:
+            _work(worker, studies, storage, leases, beat=grace / BEATS)
+        except KeyError as error:
+            stored = {study.study_name for study in storage.get_all_studies()}
+            gone = sorted({study.study_name for study in studies.values()} - stored)
+            if not gone:
+                raise
+            raise study_deleted(gone[0], worker.place) from error
 
 
-def work(
+def _work(
     worker: Worker,
     studies: Mapping[str, optuna.Study],
     storage: SearchStorage,
@@ -46,12 +69,6 @@ def work(
     *,
     beat: float,
 ) -> None:
-    """Runs trials of the families until each has its share, the search stagnates, or it is to
-    stop.
-
-    Raises:
-        SystemExit, KeyboardInterrupt: it was broken off; the trial that ran is handed back.
-    """
     waits = False
     while not worker.stop.wanted:
         stagnates = _stagnates(worker, studies, storage)
@@ -67,13 +84,15 @@ def work(
         if isinstance(claim, Claim):
             waits = False
             _run(worker, studies[claim.family], storage, leases, claim, beat)
+            worker.gallery.follow(studies[claim.family], claim.family)
         elif claim.running:
             if not waits:
                 worker.watch(WorkerWaits(worker=worker.number))
             waits = True
             worker.stop.wait(POLL_SECONDS)
         else:
-            return
+            break
+    worker.gallery.finish(studies)
 
 
 def _run(

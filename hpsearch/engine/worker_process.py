@@ -16,14 +16,12 @@ import torch
 import torch._dynamo  # optimizers import it, for seconds: better while the search is set up
 
 from hpsearch.engine.events import DatabaseAway
-from hpsearch.engine.leases import Leases
-from hpsearch.engine.objective import Worker
-from hpsearch.engine.presence import present
 from hpsearch.engine.setup import load_studies, peek, prepare_data, stored_paces
 from hpsearch.engine.stop import Stop, stopped_by_signals
 from hpsearch.engine.storage import open_storage, storage_errors, wait_for_server
 from hpsearch.engine.supervisor import LENGTH, STOP, Done, Job, Refusal
-from hpsearch.engine.work import BEATS, work
+from hpsearch.engine.work import work
+from hpsearch.engine.worker import Worker
 from hpsearch.errors import HpsearchError, SearchError
 from hpsearch.families import family_label
 from hpsearch.training.device import resolve_device
@@ -116,9 +114,7 @@ def run(job: Job, stop: Stop, out: _Out) -> None:
         number=job.number,
     )
     studies = load_studies(spec, data, storage, place=place, marks=False)
-    leases = Leases(storage, place, job.owner, grace=job.grace)
-    with present(place, job.owner):
-        work(worker, studies, storage, leases, beat=job.grace / BEATS)
+    work(worker, studies, storage, job.owner, grace=job.grace)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -73,6 +73,31 @@ def _parameter_document(
         "default": first,
         "help": row.help,
     }
+
+
+def condition_text(condition: Mapping[str, Sequence[Any]]) -> str:
+    """When a parameter exists, such as: optimizer sgd or muon, without preset.
+
+    Args:
+        condition: by the name of another parameter the values under which it does (see
+            `describe_space` and `Parameter`).
+    """
+    parts = []
+    for other, values in condition.items():
+        if list(values) == [""]:
+            parts.append(f"without {other}")
+        elif list(values) == ["given"]:
+            parts.append(f"with {other}")
+        else:
+            parts.append(f"{other} {' or '.join(value_text(value) for value in values)}")
+    return ", ".join(parts)
+
+
+def value_text(value: Any) -> str:
+    """A parameter's value; a dash where it is not given."""
+    if value == "":
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def default_config(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -79,6 +80,14 @@ def text_width(figure: Figure, texts: Sequence[str], size: float) -> float:
             widest = max(widest, drawn.get_window_extent().width)
             drawn.remove()
     return widest / figure.dpi
+
+
+def png_of(figure: Figure, *, dots: int = 110) -> bytes:
+    """The figure as a PNG of so many dots an inch."""
+    buffer = io.BytesIO()
+    with _missing_letters():
+        figure.savefig(buffer, format="png", dpi=dots)
+    return buffer.getvalue()
 
 
 def save_png(figure: Figure, path: Path) -> None:

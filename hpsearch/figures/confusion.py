@@ -88,6 +88,12 @@ def confusion_figure(
     return figure
 
 
+def confusion_matrix(labels: Int64Array, predicted: Int64Array, classes: int) -> Int64Array:
+    """(classes, classes): how many images of each class, the rows, were taken for which."""
+    counts = np.bincount(labels * classes + predicted, minlength=classes**2)
+    return counts.reshape(classes, classes)
+
+
 def most_confused(matrix: Int64Array, most: int) -> list[tuple[int, int]]:
     """The pairs of a true class and a wrong one that it was taken for, most images first; where
     they are equally many, those that are the greater share of the true class.

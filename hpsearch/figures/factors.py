@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.typing import ColorType
 
 from hpsearch.figures._canvas import GRAY, font_families, new_figure, tidy
@@ -19,13 +20,13 @@ from hpsearch.figures.trials import (
     Corner,
     TrialCurve,
     draw_curves,
-    floor_of,
     scale_epochs,
     scale_objective,
     write_title,
 )
 from hpsearch.names import printable
 from hpsearch.training.objectives import Objective
+from hpsearch.training.units import floor_of
 
 _CYCLE = matplotlib.colormaps["tab10"]
 _MOST_COLUMNS = 10
@@ -92,6 +93,20 @@ def _draw_factor(
     figure.colorbar(ScalarMappable(norm=norm, cmap="viridis"), ax=left, pad=0.01, fraction=0.05)
     if factor.log:
         right.set_xscale("log")
+        _name_ratios(right)
+
+
+def _name_ratios(axes: Axes) -> None:
+    """Numbers below a logarithmic axis that do not run into each other, however far it reaches."""
+    low, high = axes.get_xlim()
+    decades = math.log10(high / low)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if decades >= 1.6:  # two powers of ten, or nearly so
+        return
+    # A narrow axis may have no power of ten, nor twice or five times one.
+    few = MaxNLocator(4) if decades < 0.8 else LogLocator(subs=(1.0, 2.0, 5.0))
+    axes.xaxis.set_major_locator(few)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:g}"))
 
 
 def _draw_outcomes(

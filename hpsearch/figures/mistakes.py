@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from hpsearch.data.dataset import UInt8Array
+from hpsearch.data.dataset import ImagePart, Int64Array, UInt8Array
 from hpsearch.figures._canvas import GRAY, without_middle
 from hpsearch.figures._tiles import draw_image, page_of, title_lines, write
 
@@ -17,6 +19,45 @@ _LINE, _SIZE, _LINES = 0.16, 8, 4
 _LETTERS = 29
 """What a line below an image holds; of one with many wide letters, the rest is cut off."""
 _RED, _GREEN = "#b42318", "#17713b"
+
+
+def worst_mistakes_figure(
+    part: ImagePart, predicted: Int64Array, confidence: npt.NDArray[np.floating], *, title: str
+) -> Figure:
+    """Draws the most confident mistakes that a model made on the images of `part`.
+
+    Args:
+        predicted: (N,): by number, the class that each image was taken for.
+        confidence: (N,): its probability.
+        title: above the picture; that these are the most confident ones, and of how many, is added.
+    """
+    places = worst_mistakes(part.labels, predicted, confidence)
+    names, mistakes = part.names, int((predicted != part.labels).sum())
+    return mistakes_figure(
+        [part.dataset.images[part.rows[place]] for place in places],
+        [names[place] for place in places],
+        [part.classes[part.labels[place]] for place in places],
+        [part.classes[predicted[place]] for place in places],
+        [float(confidence[place]) for place in places],
+        title=f"{title}: the most confident of {mistakes:,} mistakes",
+    )
+
+
+def worst_mistakes(
+    labels: Int64Array,
+    predicted: Int64Array,
+    confidence: npt.NDArray[np.floating],
+    most: int = 24,
+) -> Int64Array:
+    """The places of wrong predictions, the most confident ones first.
+
+    Args:
+        labels, predicted, confidence: (N,).
+        most: how many at most.
+    """
+    wrong = np.flatnonzero(predicted != labels)
+    order = np.argsort(-confidence[wrong], kind="stable")
+    return wrong[order[:most]]
 
 
 def mistakes_figure(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import warnings
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hpsearch.data.dataset import UInt8Array
+from hpsearch.figures._canvas import png_of
 from hpsearch.names import printable
 
 _LONGEST = 120
@@ -106,12 +106,7 @@ def drawing(figure: Figure, *, alt: str, dots: int = 110) -> str:
         alt: what it shows, in words, as text.
         dots: an inch.
     """
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A letter that the font lacks is drawn as a box; a warning would not add it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png", dpi=dots)
-    return _embedded(buffer.getvalue(), alt)
+    return _embedded(png_of(figure, dots=dots), alt)
 
 
 def picture(path: Path, *, alt: str) -> str:

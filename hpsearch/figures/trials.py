@@ -20,6 +20,7 @@ from hpsearch.figures._canvas import BLUE, GRAY, ORANGE, font_families, new_figu
 from hpsearch.names import printable
 from hpsearch.training.costs import Objectives
 from hpsearch.training.objectives import Objective
+from hpsearch.training.units import floor_of
 
 Corner = Literal["lower right", "upper right"]
 
@@ -184,18 +185,6 @@ def scale_objective(
         axes.set_ylim(low - margin, high + margin)
     elif high > low:
         axes.set_ylim(low * 0.9 if low > 0 else low, high * 1.1)
-
-
-def floor_of(objective: Objective, finals: Sequence[float], drawn: Sequence[float]) -> float:
-    """The least value that the picture shows."""
-    lowest = min(drawn)
-    known = sorted(value for value in finals if math.isfinite(value))
-    if not objective.is_share or not known:
-        return lowest
-    # Of three trials, two are shown.
-    high, third = known[-1], known[len(known) // 3]
-    focus = high - 2 * (high - third)
-    return focus if high > third and focus > lowest + 0.3 * (high - lowest) else lowest
 
 
 def scale_epochs(axes: Axes, epochs: Sequence[float]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,16 +28,18 @@ class AblationRow:
     """One value of one parameter, and how it did.
 
     Attributes:
-        parameter: its name; empty in the row of the center, which has the values of none.
+        is_center: it is the value of the configuration in the middle.
         trial: name of the trial; empty where there is none.
         state: of the trial; "waiting" where there is none.
         value: the objective's; None unless the trial is complete.
-        difference: to the center's, above 0 where it is better; None where one is missing.
+        difference: to the center's, above 0 where it is better; None where one is missing, and
+            in the center's own row.
+        best_epoch: counted from 0.
         failure: why it failed or cannot be trained, or empty.
     """
 
-    parameter: str
     setting: ParamValue
+    is_center: bool
     trial: str
     state: str
     value: float | None
@@ -47,27 +50,49 @@ class AblationRow:
     failure: str
 
 
-def ablation_rows(ablation: Ablation) -> list[AblationRow]:
-    """The center first, then the values of each parameter but the center's own."""
-    center = ablation.center
-    rows = [_row(ablation, "", "", center)]
-    for name, variations in ablation.parameters.items():
-        rows += [_row(ablation, name, v.value, v.trial) for v in variations if not v.is_center]
-    return rows
+def ablation_rows(ablation: Ablation) -> dict[str, list[AblationRow]]:
+    """By name of a parameter its values, the center's among them."""
+    return {
+        name: [_row(ablation, variation) for variation in variations]
+        for name, variations in ablation.parameters.items()
+    }
 
 
-def _row(
-    ablation: Ablation, parameter: str, setting: ParamValue, trial: TrialRecord | None
-) -> AblationRow:
+def ablation_document(ablation: Ablation) -> dict[str, Any]:
+    """What an ablation has found, as plain JSON types.
+
+    Returns:
+        `center` has the name of the trial in the middle (None where it is missing) and, of each
+        parameter that is varied, its value there; `parameters` has by name the rows (see
+        `AblationRow`); `note` is how far differences can be trusted, in words.
+    """
+    return {
+        "center": {
+            "trial": ablation.center.name if ablation.center else None,
+            "values": {
+                name: next(variation.value for variation in variations if variation.is_center)
+                for name, variations in ablation.parameters.items()
+            },
+        },
+        "parameters": {
+            name: [dataclasses.asdict(row) for row in rows]
+            for name, rows in ablation_rows(ablation).items()
+        },
+        "note": chance_note(ablation),
+    }
+
+
+def _row(ablation: Ablation, variation: Variation) -> AblationRow:
+    trial = variation.trial
     value, base = _outcome(trial), _outcome(ablation.center)
     difference = None
-    if value is not None and base is not None and trial is not ablation.center:
+    if value is not None and base is not None and not variation.is_center:
         rises = ablation.record.objective.direction == "maximize"
         difference = value - base if rises else base - value
     complete = trial if trial is not None and trial.state == "complete" else None
     return AblationRow(
-        parameter=parameter,
-        setting=setting,
+        setting=variation.value,
+        is_center=variation.is_center,
         trial=trial.name if trial else "",
         state=trial.state if trial else "waiting",
         value=value,
@@ -95,8 +120,12 @@ def chance_band(ablation: Ablation) -> tuple[float, float] | None:
     return accuracy_interval(right, None)[0]
 
 
-def chance_note(ablation: Ablation) -> str:
-    """How far its differences can be trusted, in words."""
+def chance_note(ablation: Ablation, *, drawn: bool = False) -> str:
+    """How far its differences can be trusted, in words.
+
+    Args:
+        drawn: below the figure, which shows the interval.
+    """
     if ablation.same_seed:
         seeds = "One training each, all with the same seed: another seed can turn small differences"
     else:
@@ -107,8 +136,9 @@ def chance_note(ablation: Ablation) -> str:
     images = ablation.record.data["counts"]["val"]
     low, high = (f"{100 * end:.2f} %" for end in band)
     return (
-        f"{seeds}. {low} to {high} (gray) is the 95 % interval of the center's accuracy, from its "
-        f"{images:,} validation images alone: what lies within is no sure difference."
+        f"{seeds}. {low} to {high}{' (gray)' if drawn else ''} is the 95 % interval of the "
+        f"center's accuracy, from its {images:,} validation images alone: what lies within is no "
+        "sure difference."
     )
 
 
@@ -122,7 +152,7 @@ def ablation_picture(ablation: Ablation) -> Figure:
         },
         objective=record.objective,
         title=f"{record.name}: {record.families[0]}, one parameter at a time",
-        note=chance_note(ablation),
+        note=chance_note(ablation, drawn=True),
         band=chance_band(ablation),
     )
 

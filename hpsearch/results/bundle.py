@@ -19,7 +19,7 @@ from torch import Tensor
 from hpsearch.data.dataset import ImagePart, Int64Array
 from hpsearch.data.splits import development_data
 from hpsearch.errors import CheckpointError
-from hpsearch.figures import confusion_figure, curves_figure, mistakes_figure, save_png
+from hpsearch.figures import confusion_figure, curves_figure, save_png, worst_mistakes_figure
 from hpsearch.files import write_text
 from hpsearch.results.bundle_page import bundle_page
 from hpsearch.results.card import model_card
@@ -27,15 +27,10 @@ from hpsearch.results.folder import CONFIG as CONFIG
 from hpsearch.results.folder import FORMAT as FORMAT
 from hpsearch.results.folder import METRICS as METRICS
 from hpsearch.results.folder import MODEL as MODEL
+from hpsearch.results.known_images import HASHES, write_known_images
 from hpsearch.results.portable import write_onnx, write_program
-from hpsearch.results.predictions import (
-    PREDICTIONS as PREDICTIONS,
-)
-from hpsearch.results.predictions import (
-    image_names,
-    worst_mistakes,
-    write_predictions,
-)
+from hpsearch.results.predictions import PREDICTIONS as PREDICTIONS
+from hpsearch.results.predictions import write_predictions
 from hpsearch.results.scores import Scores, score
 from hpsearch.results.source import SearchData
 from hpsearch.results.tables import write_table
@@ -82,7 +77,8 @@ def is_bundle(folder: Path) -> bool:
 def write_model(
     folder: Path, trained: Trained, data: SearchData, *, onnx: bool = False
 ) -> tuple[str, ...]:
-    """Writes the model in all its forms, its configuration and its learning curves.
+    """Writes the model in all its forms, its configuration, what images it knows, and its learning
+    curves.
 
     Args:
         onnx: for ONNX Runtime, too.
@@ -97,6 +93,7 @@ def write_model(
     checkpoint, notes = trained.checkpoint, []
     save_checkpoint(folder / MODEL, checkpoint)
     _write_json(folder / CONFIG, _config_document(checkpoint, data))
+    write_known_images(folder / HASHES, data.dataset, data.split)
     write_history(folder / f"{CURVES}.csv", trained.history)
     if trained.batches is not None:
         shutil.copyfile(trained.batches, folder / BATCHES)
@@ -169,15 +166,7 @@ def write_figures(folder: Path, part: ImagePart, scores: Scores, *, title: str) 
             title=f"{title}, {column.name} alone: {column.accuracy:.2%}",
             what=column.name,
         )
-    rows, names = worst_mistakes(part, scores), image_names(part)
-    figure = mistakes_figure(
-        [part.dataset.images[part.rows[row]] for row in rows],
-        [names[row] for row in rows],
-        [part.classes[part.labels[row]] for row in rows],
-        [part.classes[scores.predicted[row]] for row in rows],
-        [float(scores.confidence[row]) for row in rows],
-        title=f"{title}: the most confident of {test['errors']:,} mistakes",
-    )
+    figure = worst_mistakes_figure(part, scores.predicted, scores.confidence, title=title)
     pictures["mistakes"] = folder / MISTAKES
     save_png(figure, folder / MISTAKES)
     return pictures

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.figures.page import page, picture, safe, table
-from hpsearch.results.units import accuracy
-from hpsearch.results.words import configuration, looks, score_rows
+from hpsearch.results.words import looks, score_rows
+from hpsearch.training.units import accuracy
+from hpsearch.training.words import configuration
 
 _STYLE = """
 .score { font-size: 2.2rem; font-weight: 650; margin: .6rem 0 0; }

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpsearch.names import printable
-from hpsearch.results.units import accuracy
-from hpsearch.results.words import configuration, looks, score_rows
+from hpsearch.names import markdown
+from hpsearch.results.words import looks, score_rows
+from hpsearch.training.units import accuracy
+from hpsearch.training.words import configuration
 
 _FILES = {
     "model.pt": "the checkpoint: `hpsearch predict`, `hpsearch.load`",
     "model.pt2": "the same with its preprocessing, for PyTorch alone",
     "model.onnx": "the same for ONNX Runtime",
     "config.json": "all it takes to rebuild the model: classes, preprocessing, configuration",
+    "image_hashes.npz": "hashes of the search's images, by which `hpsearch evaluate` knows them "
+    "again; no image can be made of them, but who has an image can tell whether it was among them",
     "metrics.json": "the scores, for machines",
     "report.html": "the scores, for people",
     "confusion_matrix.csv": "rows are the true classes, columns the predicted ones",
+    "confusion_matrix.png": "the same as a picture",
     "predictions.csv": "each test image: its name, true and predicted class, probabilities",
     "mistakes.png": "the most confident mistakes",
     "learning_curves.csv": "each epoch of the training",
+    "learning_curves.png": "the same as a picture",
     "learning_curves_batches.csv": "each mini-batch's loss",
     "seeds.csv": "each of the seeds it was trained again with",
     "seeds.png": "their learning curves",
@@ -42,21 +46,21 @@ def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) 
     config, shape = metrics["config"], metrics["preprocessing"]
     data, test = metrics["data"], metrics["test"]
     classes = list(test["classes"])
-    shown = ", ".join(_text(name) for name in classes[:_MOST_CLASSES])
+    shown = ", ".join(markdown(name) for name in classes[:_MOST_CLASSES])
     more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
     low, high = test["accuracy_95"]
     counts = data["counts"]
     lines = [
-        f"# {_text(title)}",
+        f"# {markdown(title)}",
         "",
         f"Tells {len(classes)} classes of images apart: {shown}{more}.",
         "",
-        f"- model: {_text(config['family'])}, {metrics['parameters']:,} parameters, input "
+        f"- model: {markdown(config['family'])}, {metrics['parameters']:,} parameters, input "
         f"{shape['height']}x{shape['width']}x{shape['channels']}",
-        f"- data: {_text(data['name'])}, {counts['train']:,} training, {counts['val']:,} "
+        f"- data: {markdown(data['name'])}, {counts['train']:,} training, {counts['val']:,} "
         f"validation and {counts['test']:,} test images",
-        *(f"- of the data: {_text(note)}" for note in data.get("notes", ())),
-        f"- origin: {_text(metrics['chosen'])}",
+        *(f"- of the data: {markdown(note)}" for note in data.get("notes", ())),
+        f"- origin: {markdown(metrics['chosen'])}",
         "",
         "## What to expect",
         "",
@@ -66,12 +70,12 @@ def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) 
         "",
         "| on the test images | |",
         "|---|---:|",
-        *(f"| {name} | {value} |" for name, value in score_rows(test)),
+        *(f"| {markdown(name)} | {markdown(value)} |" for name, value in score_rows(test)),
         "",
         "This holds for images like those of the data: of other cameras, places or people it may "
         "do worse, and it gives one of its classes to any image at all.",
         "",
-        *(f"Note: {_text(note)}\n" for note in metrics.get("notes", ())),
+        *(f"Note: {markdown(note)}\n" for note in metrics.get("notes", ())),
         "## Use",
         "",
         "    hpsearch predict . photo.jpg folder/",
@@ -100,7 +104,7 @@ def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) 
         "",
         "## Training",
         "",
-        *(f"- {name}: {_text(value)}" for name, value in configuration(config)),
+        *(f"- {name}: {markdown(value)}" for name, value in configuration(config)),
         "",
         "Versions: "
         + ", ".join(f"{name} {version}" for name, version in metrics["versions"].items())
@@ -108,9 +112,3 @@ def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) 
         "",
     ]
     return "\n".join(lines)
-
-
-def _text(text: str) -> str:
-    """A text from outside, without a meaning in Markdown."""
-    escaped = html.escape(printable(text), quote=False)
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|#~" else letter for letter in escaped)

@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.signal import convolve
+from scipy.stats import binom
 
+from hpsearch.data.dataset import Int64Array
 from hpsearch.errors import DataError
 from hpsearch.results.folder import METRICS
-from hpsearch.results.intervals import Truths, difference_interval
+from hpsearch.results.intervals import Truths, difference_interval, sums_by_group
 from hpsearch.results.predictions import PREDICTIONS, Predictions, read_predictions
 
 LEVEL = 0.05
 """Below such a p-value, and outside of a 95 % interval, a difference counts as one."""
+
+MCNEMAR = "McNemar's exact test"
+SIGN_FLIPS = "exact sign-flip test over groups"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,9 +34,9 @@ class Comparison:
         groups: how many groups they are of; None where the data has no groups.
         first_accuracy, second_accuracy: share of right images.
         both_right, only_first_right, only_second_right, both_wrong: how many images.
-        p_value: of McNemar's exact test: how often models that are equally good would differ as
-            much as these or more, if images had nothing to do with each other. Where they belong
-            to groups it is too small.
+        method: what `p_value` is of: McNemar's exact test, or where there are groups the same over
+            whole groups (see `sign_flip_test`).
+        p_value: how often models that are equally good would differ as much as these or more.
         difference: accuracy of the second less that of the first.
         difference_95: its 95 % interval, a bootstrap over images, or over groups where there are
             any; None where it cannot be had, since all differ by the same.
@@ -48,6 +53,7 @@ class Comparison:
     only_first_right: int
     only_second_right: int
     both_wrong: int
+    method: str
     p_value: float
     difference: float
     difference_95: tuple[float, float] | None
@@ -76,9 +82,11 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     right_one, right_two = _right(one), _right(two)
     only_first = int((right_one & ~right_two).sum())
     only_second = int((right_two & ~right_one).sum())
-    p_value = mcnemar(only_first, only_second)
+    gains = right_two.astype(np.int64) - right_one.astype(np.int64)
+    method, p_value = MCNEMAR, sign_flip_test(gains)
+    if one.groups is not None:
+        method, p_value = SIGN_FLIPS, sign_flip_test(sums_by_group(gains, one.groups)[0])
     interval = difference_interval(right_one, right_two, one.groups)
-    grouped = one.groups is not None
     return Comparison(
         first=str(first),
         second=str(second),
@@ -90,22 +98,34 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
         only_first_right=only_first,
         only_second_right=only_second,
         both_wrong=int((~right_one & ~right_two).sum()),
+        method=method,
         p_value=p_value,
         difference=(only_second - only_first) / len(right_one),
         difference_95=interval,
-        conclusion=_conclusion(only_first, only_second, p_value, interval, grouped=grouped),
+        conclusion=_conclusion(only_first, only_second, p_value, interval, method=method),
     )
 
 
-def mcnemar(only_first: int, only_second: int) -> float:
-    """The p-value of McNemar's test in its exact form: of the images that one model alone has
-    right, each is as likely to be the first's as the second's if both are equally good.
+def sign_flip_test(gains: Int64Array) -> float:
+    """The two-sided p-value of a paired test, in its exact form: if both models are equally good,
+    either could have given the other's answers, and each gain is as likely to be a loss.
+
+    Of single images, whose gains are 1, 0 and -1, it is McNemar's exact test. Of groups, whose
+    images are right and wrong together, a whole group's answers change sides.
 
     Args:
-        only_first, only_second: how many images that model alone has right.
+        gains: (units,): by how many right images the second model has more in each unit.
     """
-    differing = only_first + only_second
-    return float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
+    sizes, counts = np.unique(np.abs(gains[gains != 0]), return_counts=True)
+    # The share of all flips that add up to each sum, from the least possible one up.
+    shares = np.ones(1)
+    for size, count in zip(sizes, counts, strict=True):
+        one_size = np.zeros(2 * size * count + 1)
+        one_size[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        shares = np.maximum(convolve(shares, one_size), 0.0)  # by FFT where they are long
+    most = len(shares) // 2
+    sums = np.abs(np.arange(-most, most + 1))
+    return min(1.0, float(shares[sums >= abs(int(gains.sum()))].sum()))
 
 
 def _predictions(folder: Path) -> Predictions:
@@ -166,23 +186,12 @@ def _conclusion(
     p_value: float,
     interval: tuple[float, float] | None,
     *,
-    grouped: bool,
+    method: str,
 ) -> str:
     if only_first == only_second == 0:
         return "Both are right on the same images: nothing here tells them apart."
-    test = "McNemar's exact test"
-    if not grouped:
-        clear = p_value < LEVEL
-    elif interval is None:
-        return (
-            "The images are of too few groups, or all groups differ alike: these images cannot say "
-            "which of the two is better."
-        )
-    else:
-        # The test counts images as if they had nothing to do with each other.
-        clear = not interval[0] <= 0.0 <= interval[1]
-        test = "the interval is over groups"
-    if clear:
+    covers = interval is not None and interval[0] <= 0.0 <= interval[1]
+    if p_value < LEVEL and not covers:
         better = "second" if only_second > only_first else "first"
-        return f"The {better} is better by more than chance explains ({test})."
-    return f"Which of the two is better cannot be told from these images ({test})."
+        return f"The {better} is better by more than chance explains ({method})."
+    return f"Which of the two is better cannot be told from these images ({method})."

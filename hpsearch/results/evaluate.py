@@ -19,6 +19,7 @@ from hpsearch.names import listed, printable
 from hpsearch.results.bundle import METRICS, PREDICTIONS, write_figures
 from hpsearch.results.evaluation import run_model
 from hpsearch.results.folder import check_free
+from hpsearch.results.known_images import Overlap, read_known_images
 from hpsearch.results.predictions import write_predictions
 from hpsearch.results.predictor import Predictor, load
 from hpsearch.results.scores import Scores, score
@@ -34,14 +35,25 @@ class Evaluated:
         folder: where it was written to; None where it was not.
         scores: over all images. Classes are the model's, in its order; those that do not occur in
             the data have a support of 0.
+        new: over those that are no training or validation images of the model's search; None where
+            this is all of them or none, or is not known.
         document: the content of `metrics.json`: plain JSON types.
         warnings: what makes the scores worth less, in sentences.
     """
 
     folder: Path | None
     scores: Scores
+    new: Scores | None
     document: dict[str, Any]
     warnings: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        metrics = self.scores.metrics
+        return (
+            f"Evaluated(accuracy={metrics['accuracy']:.4f}, images={metrics['images']}, "
+            f"folder={None if self.folder is None else str(self.folder)!r}, "
+            f"warnings={list(self.warnings)})"
+        )
 
 
 def evaluate(
@@ -56,6 +68,7 @@ def evaluate(
     """What an export's model gets on other labelled data.
 
     Classes are matched by name, in whatever order the data has them; it need not have all of them.
+    Images of the model's own search are found by their pixels, as long as no pixel is another one.
 
     Args:
         data: read in the size, with the channels and the fit of the data that the model was made
@@ -66,7 +79,8 @@ def evaluate(
         device: where the export is loaded to.
 
     Raises:
-        CheckpointError: as `hpsearch.results.predictor.load`.
+        CheckpointError: as `hpsearch.results.predictor.load`; or the hashes of the images that the
+            model knows are damaged.
         DataError: the data cannot be read, or has a class that the model does not know.
         SearchError: `out` exists, or cannot be written.
     """
@@ -76,10 +90,14 @@ def evaluate(
     predictor = export if isinstance(export, Predictor) else load(export, device=device)
     spec = _as_the_model_has_it(DataSpec.of(data), predictor)
     read = load_dataset(spec, watch=watch)
-    warnings = _warnings(predictor, read)
+    overlap = _overlap(predictor, read)
     part = with_classes(read, predictor.classes).part()
-    outputs = run_model(predictor.model, predictor.checkpoint, part, predictor.device)
-    scores = score(outputs.logits, part)
+    logits = run_model(predictor.model, predictor.checkpoint, part, predictor.device).logits
+    scores = score(logits, part)
+    new = None
+    if overlap is not None and 0 < len(overlap.new) < len(part):
+        new = score(logits[overlap.new], part.dataset.part(overlap.new))
+    warnings = _warnings(predictor, read, overlap)
     document = {
         "format": FORMAT,
         "export": str(predictor.folder),
@@ -88,9 +106,12 @@ def evaluate(
             "name": read.name,
             "fingerprint": read.fingerprint,
             "classes": sorted({part.classes[label] for label in np.unique(part.labels).tolist()}),
+            "skipped": len(read.skipped),
             "notes": list(read.notes),
         },
         "evaluation": scores.metrics,
+        "of_the_search": None if overlap is None else overlap.counts,
+        "evaluation_of_new": None if new is None else new.metrics,
         "warnings": list(warnings),
         "origin": dict(predictor.checkpoint.origin),
     }
@@ -104,7 +125,7 @@ def evaluate(
                 write_predictions(temporary / PREDICTIONS, part, scores)
         except OSError as error:
             raise SearchError(f"{folder} cannot be written: {error.strerror or error}") from None
-    return Evaluated(folder=folder, scores=scores, document=document, warnings=warnings)
+    return Evaluated(folder=folder, scores=scores, new=new, document=document, warnings=warnings)
 
 
 def with_classes(dataset: ImageDataset, classes: tuple[str, ...]) -> ImageDataset:
@@ -148,7 +169,21 @@ def _as_the_model_has_it(spec: DataSpec, predictor: Predictor) -> DataSpec:
     )
 
 
-def _warnings(predictor: Predictor, dataset: ImageDataset) -> tuple[str, ...]:
+def _overlap(predictor: Predictor, dataset: ImageDataset) -> Overlap | None:
+    """Which images the model knows; None where its export does not say."""
+    known = read_known_images(predictor.folder)
+    if known is None:
+        return None
+    both = predictor.checkpoint.origin.get("retrained") == "train+val"
+    fitted = ("train", "val") if both else ("train",)
+    return Overlap(parts=known.parts_of(dataset), fitted=fitted)
+
+
+def _warnings(
+    predictor: Predictor, dataset: ImageDataset, overlap: Overlap | None
+) -> tuple[str, ...]:
+    if overlap is not None:
+        return overlap.warnings
     if predictor.checkpoint.origin.get("data_fingerprint") != dataset.fingerprint:
         return ()
     return (

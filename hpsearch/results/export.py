@@ -43,7 +43,7 @@ class Export:
     folder: Path
     test_accuracy: float
     times_opened: int
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] = dataclasses.field(repr=False)
     notes: tuple[str, ...] = ()
 
     @property

@@ -41,7 +41,7 @@ def accuracy_interval(
     """
     if groups is None:
         return _wilson(float(right.sum()), len(right)), "Wilson"
-    units, sizes = _by_group(right.astype(np.int64), groups)
+    units, sizes = sums_by_group(right.astype(np.int64), groups)
     interval = _bootstrap(units, sizes)
     if interval is not None:
         rough = "" if len(units) >= FEW_GROUPS else ", which are few: rough"
@@ -65,7 +65,7 @@ def difference_interval(
     gains = second.astype(np.int64) - first.astype(np.int64)
     if groups is None:
         return _bootstrap(gains, np.ones_like(gains))
-    return _bootstrap(*_by_group(gains, groups))
+    return _bootstrap(*sums_by_group(gains, groups))
 
 
 def _wilson(right: float, images: int) -> tuple[float, float]:
@@ -79,7 +79,7 @@ def _wilson(right: float, images: int) -> tuple[float, float]:
     return max(0.0, low) if share > 0 else 0.0, min(1.0, high) if share < 1 else 1.0
 
 
-def _by_group(values: Int64Array, groups: Sequence[str]) -> tuple[Int64Array, Int64Array]:
+def sums_by_group(values: Int64Array, groups: Sequence[str]) -> tuple[Int64Array, Int64Array]:
     """The sum of the values of each group, and how many there are."""
     _, numbers = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
     sums = np.zeros(int(numbers.max()) + 1, dtype=np.int64)

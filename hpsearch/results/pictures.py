@@ -21,10 +21,13 @@ class Pictures:
     Attributes:
         paths: files, in the order of the names given; those of a folder or pattern sorted.
         missing: names that lead to no picture, and why.
+        outside: links in folders that were named, which lead out of them and are not followed: to
+            folders, or called like pictures.
     """
 
     paths: tuple[str, ...]
     missing: tuple[BadImage, ...]
+    outside: tuple[str, ...] = ()
 
 
 def find_pictures(given: Iterable[str | os.PathLike[str]]) -> Pictures:
@@ -32,7 +35,7 @@ def find_pictures(given: Iterable[str | os.PathLike[str]]) -> Pictures:
 
     Args:
         given: files, whatever they are called; folders, for the pictures in them and in the
-            folders below, but for links that lead out of them; patterns such as photos/*.jpg, or
+            folders below, but for links that lead out of it; patterns such as photos/*.jpg, or
             photos/**/*.jpg for all below.
 
     Raises:
@@ -40,9 +43,10 @@ def find_pictures(given: Iterable[str | os.PathLike[str]]) -> Pictures:
     """
     paths: list[str] = []
     missing: list[BadImage] = []
+    outside: list[str] = []
     for name in [os.fspath(path) for path in given]:
         try:
-            found = list(_found(name))
+            found = list(_found(name, outside))
         except DataError:
             raise
         except ValueError:  # a null character, which no file name has
@@ -50,13 +54,16 @@ def find_pictures(given: Iterable[str | os.PathLike[str]]) -> Pictures:
         paths += found
         if not found:
             missing.append(BadImage(name, _why(name)))
-    return Pictures(paths=tuple(paths), missing=tuple(missing))
+    return Pictures(paths=tuple(paths), missing=tuple(missing), outside=tuple(outside))
 
 
-def _found(name: str) -> Iterator[str]:
+def _found(name: str, outside: list[str]) -> Iterator[str]:
+    """The files; links that lead out of a folder are added to `outside`."""
     if is_folder(Path(name)):
-        for path in list_files(Path(name), refuse_outside=False).images:
-            yield os.path.join(name, path)  # noqa: PTH118 (Path would drop a leading ./)
+        listing = list_files(Path(name), refuse_outside=False)
+        # Path would drop a leading ./
+        outside += [os.path.join(name, path) for path in listing.outside]  # noqa: PTH118
+        yield from (os.path.join(name, path) for path in listing.images)  # noqa: PTH118
     elif os.path.lexists(name):
         yield name
     elif glob.has_magic(name):

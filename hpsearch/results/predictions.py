@@ -1,4 +1,4 @@
-"""Predictions of single images: as a table, and which mistakes to look at first."""
+"""Predictions of single images, as a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsearch.data.dataset import FloatArray, ImagePart, Int64Array
+from hpsearch.data.dataset import FloatArray, ImagePart
 from hpsearch.errors import DataError
 from hpsearch.results.scores import Scores
 from hpsearch.results.tables import bare, write_table
@@ -45,7 +45,7 @@ class Predictions:
 
 def write_predictions(path: Path, part: ImagePart, scores: Scores) -> None:
     """Writes a row for each image of `part`, with the probabilities of all classes, as CSV."""
-    names, groups, classes = image_names(part), part.dataset.groups, part.classes
+    names, groups, classes = part.names, part.dataset.groups, part.classes
     true, predicted = part.labels.tolist(), scores.predicted.tolist()
     rounded = [[_rounded(value) for value in row] for row in scores.probabilities.tolist()]
     rows = (
@@ -101,23 +101,6 @@ def _parsed(heads: list[str], rows: list[list[str]]) -> Predictions:
         probabilities=np.array([row[first:] for row in rows], dtype=np.float64),
         classes=classes,
     )
-
-
-def image_names(part: ImagePart) -> list[str]:
-    """What each image of `part` is called in its source, or its number there."""
-    names = part.dataset.names
-    return [str(row) if names is None else names[row] for row in part.rows.tolist()]
-
-
-def worst_mistakes(part: ImagePart, scores: Scores, most: int = 24) -> Int64Array:
-    """Positions in `part` of its wrongly predicted images, the most confident mistakes first.
-
-    Args:
-        most: how many at most.
-    """
-    wrong = np.flatnonzero(scores.predicted != part.labels)
-    order = np.argsort(-scores.confidence[wrong], kind="stable")
-    return wrong[order[:most]]
 
 
 def _rounded(value: float) -> float:

@@ -50,7 +50,9 @@ class Scores:
             images, errors: how many.
             accuracy: with its 95 % interval `accuracy_95`, [low, high]; `interval` says how that
                 was found.
-            balanced_accuracy, macro_f1: over the classes that occur, as in training.
+            balanced_accuracy: over the classes that occur, as in training.
+            macro_f1: over the classes that occur or are predicted, as in training;
+                `macro_f1_classes` says how many these are.
             log_loss: mean cross-entropy, natural logarithm.
             calibration_error: by how much the confidence differs from the accuracy in the mean,
                 over 15 bins of the confidence (Guo et al., On Calibration of Modern Neural
@@ -115,6 +117,7 @@ def score(logits: Tensor, part: ImagePart) -> Scores:
             recall_score(labels, predicted, labels=np.unique(labels), average="macro")
         ),
         "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0.0)),
+        "macro_f1_classes": len(np.union1d(labels, predicted)),
         "log_loss": float(log_loss(labels, probabilities, labels=list(range(len(part.classes))))),
         "calibration_error": calibration_error(probabilities.max(axis=1), right),
         "classes": _classes(predicted, part),

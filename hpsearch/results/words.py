@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hpsearch.results.units import accuracy
+from hpsearch.names import listed
+from hpsearch.training.units import accuracy
 
 
 def looks(times: int) -> str:
@@ -19,39 +20,37 @@ def looks(times: int) -> str:
 
 
 def score_rows(test: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The names and values of a test report's scores, for a table."""
+    """The names and values of a test report's scores (`Scores.metrics`), for a table."""
     low, high = test["accuracy_95"]
+    absent = absent_classes(test)
+    total = len(test["classes"])
+    balanced = macro = ""
+    if absent:
+        balanced = f" (over the {total - len(absent):,} classes that occur)"
+        # Reports of earlier versions do not say how many.
+        counted = test.get("macro_f1_classes")
+        how_many = "" if counted is None else f"{counted:,} "
+        macro = f" (over the {how_many}classes that occur or are predicted)"
     rows = [
         ("accuracy", accuracy(test["accuracy"])),
-        ("95 % interval", f"{accuracy(low)} to {accuracy(high)}"),
+        ("95 % interval", f"{accuracy(low)} to {accuracy(high)} ({test['interval']})"),
         ("errors", f"{test['errors']:,} of {test['images']:,}"),
-        ("balanced accuracy", accuracy(test["balanced_accuracy"])),
-        ("macro F1", f"{test['macro_f1']:.4f}"),
+        ("balanced accuracy", f"{accuracy(test['balanced_accuracy'])}{balanced}"),
+        ("macro F1", f"{test['macro_f1']:.4f}{macro}"),
         ("log loss", f"{test['log_loss']:.4f}"),
         ("expected calibration error", f"{test['calibration_error']:.4f}"),
     ]
-    return rows + [
+    rows += [
         (f"accuracy of {name} alone", accuracy(column["accuracy"]))
         for name, column in test.get("columns", {}).items()
     ]
-
-
-def configuration(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a `TrainConfig.to_dict()` says, in the order of its fields; what is off is left out."""
-    rows = []
-    for name, value in config.items():
-        text = _value(value)
-        if text:
-            rows.append((name.replace("_", " "), text))
+    if absent:
+        rows.append(
+            ("classes without images", f"{len(absent):,} of {total:,}: {listed(absent, 5)}")
+        )
     return rows
 
 
-def _value(value: Any) -> str:
-    if value in (None, 0, False, "", "none") or value in ([], {}):
-        return ""
-    if isinstance(value, Mapping):
-        parts = ((str(key), _value(item)) for key, item in value.items())
-        return ", ".join(text if key == "name" else f"{key} {text}" for key, text in parts if text)
-    if isinstance(value, list | tuple):
-        return "/".join(_value(item) or str(item) for item in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def absent_classes(test: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes that have no images in a test report (`Scores.metrics`)."""
+    return tuple(name for name, row in test["classes"].items() if not row["support"])

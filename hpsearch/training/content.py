@@ -11,6 +11,7 @@ import errno
 import functools
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def read_content(
     if not path.is_file():
         raise CheckpointError(f"no {kind} at {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # the error below is all that a user needs of damage
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            content = torch.load(path, map_location="cpu", weights_only=True)
         document, tensors = json.loads(content["document"]), content["state"]
         stored = content["sha256"]
         if document["format"] != file_format:

@@ -1,4 +1,4 @@
-"""Memory: what running out of it looks like, and how it is given back."""
+"""Memory: what running out of it looks like, how much was taken, and how it is given back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import gc
 import re
 import sys
+from pathlib import Path
 
 import torch
 
@@ -36,6 +37,37 @@ def release_memory(device: torch.device) -> None:
     trim = getattr(_libc(), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+class PeakMemory:
+    """The most memory that is taken from now on.
+
+    On a GPU it is what torch had allocated there at once, images included. On a CPU it is what the
+    whole process held, with the interpreter, the images, and what it keeps of freed memory: so much
+    has to be there for another such process.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._known = True
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        try:
+            # Linux forgets the highest size so far; other systems only know that of all times.
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except OSError:
+            self._known = False
+
+    def mib(self) -> float | None:
+        """MiB; None where the system does not tell."""
+        if not self._known:
+            return None
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 2**20
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
+        return None if found is None else int(found[1]) / 1024
 
 
 def keep_freed_memory() -> None:

@@ -134,6 +134,7 @@ class Training:
         self._check_batches()
         self._step = Step(self._model, config, data.class_counts, device)
         self._history: list[EpochResult] = []
+        self._val_logits: Tensor | None = None
         if resume is not None:
             self._resume(resume)
 
@@ -206,6 +207,18 @@ class Training:
             yield result
 
     @property
+    def val_logits(self) -> Tensor:
+        """What the model made of the validation images after the epoch that was yielded last:
+        float32 (N, classes), on the device. They are gone when the next epoch begins.
+
+        Raises:
+            RuntimeError: no epoch has been yielded.
+        """
+        if self._val_logits is None:
+            raise RuntimeError("no epoch has been yielded yet")
+        return self._val_logits
+
+    @property
     def is_over(self) -> bool:
         """Whether there are no more epochs to come."""
         return len(self._history) >= self._config.epochs or self._stagnates()
@@ -229,6 +242,7 @@ class Training:
 
     def _epoch(self) -> EpochResult:
         start = time.perf_counter()
+        self._val_logits = None  # its memory is for the epoch
         config, history, epoch = self._config, self._history, len(self._history)
         rate = dropout_rate(config.dropout, epoch, config.epochs, history)
         set_dropout(self._model, rate, config.dropout.depth)
@@ -288,6 +302,7 @@ class Training:
         )
         loss = F.cross_entropy(logits, data.val.labels)
         scores = classification_scores(data.val.labels, logits.argmax(dim=1), len(data.classes))
+        self._val_logits = logits
         return loss.item(), scores
 
 

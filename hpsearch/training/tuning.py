@@ -103,6 +103,14 @@ def device_name(device: torch.device) -> str:
     return f"{_cpu_model()}, {torch.get_num_threads()} threads"
 
 
+def device_words(device: torch.device) -> str:
+    """The device itself, such as "cpu (2 threads)" or "cuda:0, NVIDIA H100 80GB HBM3"."""
+    if device.type == "cuda":
+        return f"{device}, {device_name(device)}"
+    threads = torch.get_num_threads()
+    return f"{device} ({threads} thread{'' if threads == 1 else 's'})"
+
+
 def _cpu_model() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

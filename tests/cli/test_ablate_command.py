@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
 import shlex
 import shutil
@@ -45,20 +48,23 @@ def test_from_a_search_to_the_figure(run: Run, runs: Path) -> None:
     assert (code, err) == (0, "")
     assert len(re.findall(r"^\[\d/4\] mlp-\d complete", out, flags=re.MULTILINE)) == 4
     record = load_search(runs, "digits-ablation")
+    assert load_search(runs).name == "digits"  # an export of the best means that
     values = [f"{100 * (trial.value or 0):.2f} %" for trial in record.trials[:4]]
     differences = [
         f"{100 * ((trial.value or 0) - (record.trials[0].value or 0)):+.2f}"
         for trial in record.trials[1:4]
     ]
     after = out.partition("one parameter at a time")[2]
-    table = [line.split() for line in after.splitlines() if re.search(r" mlp-\d +\d", line)]
-    found = [" ".join(row[:-2]) for row in table]
-    assert found == [
-        f"center mlp-0 {values[0]} –",
-        f"optimizer sgd mlp-1 {values[1]} {differences[0]}",
-        f"lr 0.0001 mlp-2 {values[2]} {differences[1]}",
+    assert varied(after) == [
+        "optimizer trial val. acc. points",
+        f"adamw (center) mlp-0 {values[0]} –",
+        f"sgd mlp-1 {values[1]} {differences[0]}",
+        "lr trial val. acc. points",
+        f"0.0001 mlp-2 {values[2]} {differences[1]}",
+        f"0.003 (center) mlp-0 {values[0]} –",
         f"0.01 mlp-3 {values[3]} {differences[2]}",
     ]
+    assert "center: mlp-0 (optimizer adamw, lr 0.003)" in after
     assert "around mlp-0 of search digits" in " ".join(out.split())
     assert "360 validation images" in out
     assert "all with the same seed" in out
@@ -72,6 +78,36 @@ def test_from_a_search_to_the_figure(run: Run, runs: Path) -> None:
     assert not re.search(r"^\[\d/4\]", out, flags=re.MULTILINE)
     assert Path("pictures/lr.png").is_file()
     assert load_search(runs, "digits-ablation").finished == 4
+
+    # A report has the same tables, and the page the figure.
+    code, out, _ = run("report digits-ablation -o report.html")
+    assert code == 0
+    assert varied(out) == varied(after)
+    assert re.search(r"mlp-1 +ablation", out)
+    assert "known-good" not in out
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert 'alt="for each parameter the learning curves and the outcomes of its values"' in page
+    assert "Center: mlp-0 (optimizer adamw, lr 0.003)." in page
+    assert "<td>0.003 (center)</td>" in page
+    assert "The other parameters differ, too." not in page
+    code, out, _ = run("report digits-ablation --json")
+    (document,) = json.loads(out)["searches"]
+    assert document["ablation"]["center"]["values"] == {"optimizer": "adamw", "lr": 0.003}
+    assert [row["trial"] for row in document["ablation"]["parameters"]["lr"]] == [
+        *("mlp-2", "mlp-0", "mlp-3")
+    ]
+    code, out, _ = run("report digits-ablation --csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert {row["chosen_by"] for row in rows if row["state"] == "complete"} == {"ablation"}
+    assert json.loads(run("report digits --json")[1])["searches"][0]["ablation"] is None
+
+
+def varied(out: str) -> list[str]:
+    """Heads and rows of an ablation's tables, without their last two columns."""
+    _, _, tables = out.partition("center: ")
+    rows = (line.split() for line in tables.splitlines() if re.search(r" (trial|mlp-\d) ", line))
+    # The head of the last column is two words.
+    return [" ".join(row[: -3 if row[-1] == "epoch" else -2]) for row in rows]
 
 
 def test_the_best_is_varied_and_a_failure_is_told(run: Run, runs: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import io
 import math
 import re
@@ -18,10 +19,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from hpsearch import StudySpec
-from hpsearch.cli.layout import cut, sparkline
+from hpsearch.cli.curves import BARS
+from hpsearch.cli.layout import cut
 from hpsearch.cli.lines import estimate_lines, worker_line, workers_lines
 from hpsearch.cli.live import LiveView, PlainView, command_line, make_view, watched
 from hpsearch.cli.state import SearchState
+from hpsearch.cli.text import end_time
 from hpsearch.data.decode import Progress
 from hpsearch.engine.events import (
     DatabaseAway,
@@ -42,6 +45,7 @@ from hpsearch.engine.place import Place
 from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.engine.stop import Terminated
 from hpsearch.training.epoch import EpochResult
+from hpsearch.training.gpu import GpuLoad
 
 FAMILIES = ("logistic", "mlp", "cnn")
 PARAMS = {
@@ -53,6 +57,19 @@ PARAMS = {
     "label_smoothing": 0.05,
     "augment": "shift_rotate",
 }
+
+
+CLIMB = {epoch: 0.4 + 0.05 * epoch for epoch in range(12)}
+"""Of a best trial: the objective's value by epoch."""
+
+
+class Meter:
+    """Of two GPUs, one of which does not tell how busy it is."""
+
+    loads = tuple(
+        GpuLoad(device=f"cuda:{number}", name="NVIDIA H100", busy=busy, used=2**31, total=2**36)
+        for number, busy in enumerate((0.97, None))
+    )
 
 
 class Clock:
@@ -286,17 +303,17 @@ class TestStory:
         ]
 
     def test_each_running_trial_has_its_row(self) -> None:
-        lines = screen(live(*STORY[:12]), 120)
+        lines = screen(live(*STORY[:12]), 140)
         rows = [" ".join(line.strip("│").split()) for line in lines]
         assert any(re.match(r"0/30 trials 0 complete 0 pruned 0 failed 4 running", r) for r in rows)
         at = rows.index(
             "running logistic-0 epoch 2/60 validation 93.00 % (best 93.00 %) 12,345 images/s "
-            "worker 1 ▁█"
+            "worker 1 0.0 s █"
         )
         assert rows[at + 1 : at + 4] == [
-            "mlp-0 epoch 0/60 worker 2",
-            "cnn-0 epoch 0/60 worker 3",
-            "cnn-1 epoch 1/60 validation 91.00 % (best 91.00 %) 12,345 images/s worker 4 ▄",
+            "mlp-0 epoch 0/60 worker 2 0.0 s",
+            "cnn-0 epoch 0/60 worker 3 0.0 s",
+            "cnn-1 epoch 1/60 validation 91.00 % (best 91.00 %) 12,345 images/s worker 4 0.0 s ▃",
         ]
 
     def test_after_a_death_and_a_restart(self) -> None:
@@ -334,13 +351,19 @@ class TestStory:
 
 @pytest.mark.parametrize("families", [1, 3, 12])
 @pytest.mark.parametrize("workers", [0, 4, 16])
-@pytest.mark.parametrize(("width", "height"), [(60, 24), (80, 24), (100, 24), (120, 60), (60, 12)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(60, 24), (80, 24), (100, 24), (120, 60), (60, 12), (40, 10), (200, 60)],
+)
 def test_it_fits_every_terminal(width: int, height: int, workers: int, families: int) -> None:
     names = [f"family{number}" for number in range(families)]
     view = live(
         search_started(workers=workers, families=names, objective="val_balanced_accuracy"),
-        TrialFinished(trial=trial(f"{names[0]}-99")),
+        TrialFinished(trial=trial(f"{names[0]}-99", reported=CLIMB)),
+        WorkerStarted(worker=98, device="cuda:0"),
+        WorkerWaits(worker=99),
     )
+    view._meter = Meter()
     for number in range(max(1, workers)):
         name = f"{names[number % families]}-{number}"
         view.watch(started(name, number + 1 if workers else 0))
@@ -355,7 +378,7 @@ def test_it_fits_every_terminal(width: int, height: int, workers: int, families:
     running = max(1, workers)
     assert f"{running} running" in text
     # Every trial and family has a row, or is counted.
-    shown = len(set(re.findall(r"(family\d+-\d+)\s+epoch \d+/60", text)))
+    shown = len(set(re.findall(r"(family\d+-\d+)\s+(?:epoch )?\d+/60", text)))
     hidden = [int(number) for number in re.findall(r"\band (\d+) more ", text)]
     rows = sum(re.match(r"│ family\d+ ", line) is not None for line in lines)
     assert shown >= 1
@@ -363,18 +386,131 @@ def test_it_fits_every_terminal(width: int, height: int, workers: int, families:
     assert (shown, rows) == (running, families) or height < 60
     if height >= 24 and families <= 3:
         assert shown >= min(running, 3)
-    assert re.search(r"best +family0-99\b.*epoch\W+11", text, flags=re.DOTALL)
+    end = r"\W+11" if width > 40 else "…"
+    assert re.search(rf"best +family0-99\b.*epoch{end}", text, flags=re.DOTALL)
+
+
+class TestBesideTheBest:
+    """Running trials on the scale of the best one, and by how much they are ahead of it."""
+
+    EVENTS: tuple[Event, ...] = (
+        search_started(workers=3),
+        TrialFinished(trial=trial("cnn-7", value=0.95, reported=CLIMB)),
+        started("mlp-1", 1, epochs=12),
+        *epochs("mlp-1", 0.3, 0.4, 0.47),
+        started("mlp-2", 2, epochs=12),
+        *epochs("mlp-2", 0.5, 0.7, 0.6),
+        started("mlp-3", 3, epochs=12),
+        *epochs("mlp-3", 0.1, 0.5),
+    )
+
+    def rows(self, *events: Event, width: int = 140) -> dict[str, str]:
+        lines = (line.strip("│ ") for line in screen(live(*self.EVENTS, *events), width))
+        lines = (line.removeprefix("running").strip() for line in lines)
+        return {line.split()[0]: line for line in lines if line}
+
+    def test_it_is_told_who_is_ahead_after_as_many_epochs(self) -> None:
+        rows = self.rows()
+        assert " 3.00 behind the best " in rows["mlp-1"]
+        assert " 20.00 ahead of the best " in rows["mlp-2"]  # its best epoch counts
+        assert " 5.00 ahead of the best " in rows["mlp-3"]
+        assert " 5.00 ahead  " in self.rows(width=90)["mlp-3"]
+        level = self.rows(epoch("mlp-3", 2, 0.2))
+        assert " level with the best " in level["mlp-3"]
+
+    def test_bars_of_all_have_one_scale_and_stand_one_below_the_other(self) -> None:
+        best = self.rows()["best"]
+        assert best.endswith("▁▁▂▂▃▄▅▅▆▇▇█")
+        begins = {
+            min(line.index(bar) for bar in BARS if bar in line)
+            for line in screen(live(*self.EVENTS), 140)
+            if any(bar in line for bar in BARS)
+        }
+        assert len(begins) == 1
+
+    def test_of_a_loss_less_is_ahead(self) -> None:
+        falls = {epoch: 1.0 - 0.05 * epoch for epoch in range(12)}
+        view = live(
+            search_started(objective="val_loss"),
+            TrialFinished(trial=trial("cnn-7", value=0.45, reported=falls)),
+            started("mlp-1", 1),
+            epoch("mlp-1", 0, 0.25),  # its loss is 0.75
+        )
+        assert " 0.2500 ahead of the best " in "\n".join(screen(view, 140))
+
+    def test_before_there_is_a_best_nothing_is_compared(self) -> None:
+        text = "\n".join(
+            screen(live(search_started(), started("mlp-1", 1), epoch("mlp-1", 0, 0.5)))
+        )
+        assert not re.search("ahead|behind|level", text)
+
+
+def test_workers_without_a_trial_are_told_with_how_long() -> None:
+    clock = Clock()
+    view = live(search_started(), WorkerStarted(worker=1, device="cpu"), clock=clock)
+    clock.now += 2
+    view.watch(WorkerStarted(worker=2, device="cpu"))
+    clock.now += 5
+    view.watch(started("cnn-1", 3))
+    view.watch(WorkerWaits(worker=4))
+    clock.now += 3
+    text = "\n".join(screen(view))
+    assert re.search(r"workers  1, 2 starting for 10.0 s; 4 waiting for 3.0 s ", text)
+    assert re.search(r"cnn-1 .* 3.0 s", text)
+    for event in (started("cnn-2", 1), started("cnn-3", 2), WorkerEnded(worker=4)):
+        view.watch(event)
+    assert not re.search("starting|waiting", "\n".join(screen(view)))
+
+
+def test_gpus_are_told_where_there_is_room() -> None:
+    view = live(search_started(), started("mlp-1", 1), TrialFinished(trial=trial("cnn-7")))
+    assert "GPU" not in "\n".join(screen(view))
+    view._meter = Meter()
+    lines = [line.strip("│ ") for line in screen(view)]
+    at = lines.index("GPU      cuda:0, NVIDIA H100: 97 % busy, 2.0 of 64.0 GiB taken")
+    assert lines[at + 1] == "cuda:1, NVIDIA H100: 2.0 of 64.0 GiB taken"
+    assert "mlp-1" in "\n".join(screen(view, 80, 12))
+    with view:
+        pass
+    assert "GPU" not in "\n".join(screen(view))  # at the end nothing runs
+
+
+def test_the_time_of_its_end_is_told() -> None:
+    view = live(search_started(workers=0, families=["mlp"], seconds=3 * 3600.0), started("mlp-1"))
+    view._state.now = lambda: datetime.datetime(2026, 3, 1, 20, 30)
+    assert "about 3 h 00 min left, ends about 23:30" in "\n".join(screen(view, 140))
+    view._state.now = lambda: datetime.datetime(2026, 12, 31, 22, 30)
+    assert "left, ends about 2027-01-01 01:30" in "\n".join(screen(view, 140))
+
+
+@pytest.mark.parametrize("seconds", [math.inf, math.nan, 1e300])
+def test_an_end_that_is_too_far_away_is_not_told(seconds: float) -> None:
+    assert end_time(seconds, datetime.datetime(2026, 3, 1)) == ""
+
+
+def test_a_terminal_without_colours_or_other_letters() -> None:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
+    console = Console(file=file, width=100, force_terminal=True, color_system=None)
+    view = LiveView(console, clock=Clock())
+    for event in TestBesideTheBest.EVENTS:
+        view.watch(event)
+    console.print(view.render())
+    file.flush()
+    text = file.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+    assert "3.00 behind" in text
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", text)
 
 
 def test_narrow_rows_keep_what_matters() -> None:
     view = live(search_started(objective="val_balanced_accuracy"))
     view.watch(started("mlp-1", 2))
     view.watch(epoch("mlp-1", 0, 0.5))
-    wide = "\n".join(screen(view, 120))
+    wide = "\n".join(screen(view, 140))
     assert "validation balanced accuracy 50.00 % (best 50.00 %)" in wide
     assert "images/s" in wide
     narrow = "\n".join(screen(view, 60))
-    assert re.search(r"running  mlp-1  epoch 1/60  50.00 %\s+worker 2", narrow)
+    assert re.search(r"running  mlp-1  epoch 1/60  50.00 %  ▄", narrow)
+    assert re.search(r"running  mlp-1  1/60  50.00 % ", "\n".join(screen(view, 38)))
 
 
 @pytest.mark.parametrize(
@@ -556,18 +692,6 @@ def test_how_many_workers_and_how_long() -> None:
     assert "about 10.0 s by 99 workers" in estimate_lines(estimates, workers=99)[1]
     done = [dataclasses.replace(row, trials=0) for row in estimates]
     assert estimate_lines(tuple(done), workers=4) == []
-
-
-@given(st.lists(st.floats()), st.integers(1, 20))
-def test_sparklines(values: list[float], width: int) -> None:
-    text = sparkline(values, width)
-    assert len(text) == min(len(values), width)
-    finite = [v for v in values if math.isfinite(v)]
-    if len(values) <= width and len(set(finite)) > 1 and math.isfinite(max(finite) - min(finite)):
-        assert text[values.index(max(finite))] == "█"
-        assert text[values.index(min(finite))] == "▁"
-    if values and not math.isfinite(values[-1]):
-        assert text[-1] == " "
 
 
 @given(st.integers(0, 50), st.integers(-5, 60))

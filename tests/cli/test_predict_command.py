@@ -118,7 +118,6 @@ def test_pictures_that_cannot_be_read_are_told_and_passed_over(predict: Run, pla
         ("predict export x.png --json --csv", "--json and --csv are both given"),
         ("predict export x.png --device tpu", "unknown device 'tpu'"),
         ("evaluate export --data nowhere", "nowhere"),
-        ("evaluate export --data pets --size 9", "--size, --fit, --gray and --rgb are not for"),
         ("evaluate export --data digits", "does not know the class 0"),
     ],
 )
@@ -155,17 +154,77 @@ def test_an_evaluation_is_printed_and_written(
 ) -> None:
     monkeypatch.chdir(place)
     code, out, err = run("evaluate export --data pets --exclude fish -o scores --device cpu")
-    assert (code, err) == (0, "")
-    assert "100.00 % (errors: 0 of 40 images)" in out
-    assert "1 of 3 classes" in out
-    assert "fish" not in out
+    assert code == 0
+    lines = dict(line.split("  ", 1) for line in out.splitlines() if "  " in line.lstrip())
+    lines = {name: text.strip() for name, text in lines.items()}
+    assert lines["errors"] == "0 of 40"
+    assert lines["95 % interval"].endswith("(Wilson)")
+    assert lines["macro F1"] == "1.0000 (over the 2 classes that occur or are predicted)"
+    assert lines["balanced accuracy"] == "100.00 % (over the 2 classes that occur)"
+    assert lines["classes without images"] == "1 of 3: fish"
     assert (place / "scores" / "confusion_matrix.png").is_file()
     code, out, err = run("evaluate export --data pets --json --device cpu")
     assert code == 0
-    assert "warning: pets is the data of the model's own search" in err
     document = json.loads(out)
     assert document["evaluation"]["images"] == 60
+    assert document["of_the_search"] == {"train": 36, "val": 12, "test": 12}
+    assert document["evaluation_of_new"]["images"] == 12
+    assert err.splitlines() == [f"warning: {warning}" for warning in document["warnings"]]
+    assert err.startswith("warning: of 60 images 36 were trained on, and 12 the model was chosen")
     assert document["data"]["classes"] == list(KINDS)
     code, _, err = run("evaluate export --data pets -o scores")
     assert code == 2
     assert "--force" in err
+
+
+def test_an_evaluation_counts_the_images_of_the_search(place: Path, run: Run) -> None:
+    """Some of the search's pictures, some changed ones, and one that cannot be read."""
+    random = np.random.default_rng(1)
+    for kind in KINDS[1:]:
+        (Path("mixed") / kind).mkdir(parents=True)
+        for path in sorted((place / "pets" / kind).iterdir())[:10]:
+            (Path("mixed") / kind / path.name).write_bytes(path.read_bytes())
+        for number in range(5):
+            pixels = random.integers(0, 60, (6, 8, 3), dtype=np.uint8)
+            pixels[..., KINDS.index(kind)] += 150
+            Image.fromarray(pixels).save(Path("mixed") / kind / f"new{number}.png")
+    (Path("mixed") / "dog" / "bad.png").write_bytes(b"nothing")
+    command = f"evaluate {place / 'export'} --data mixed --device cpu"
+    code, out, err = run(command)
+    assert (code, out) == (2, "")
+    assert "--on-error skip" in err
+    code, out, err = run(f"{command} --on-error skip --json")
+    assert code == 0
+    document = json.loads(out)
+    assert sum(document["of_the_search"].values()) == 20
+    assert document["data"]["skipped"] == 1
+    assert "note: 1 images that cannot be read are left out: dog/bad.png" in err
+    new = document["evaluation_of_new"]["images"]
+    assert new == 10 + document["of_the_search"]["test"]
+    code, out, _ = run(f"{command} --on-error skip")
+    lines = [line.split("  ")[0].rstrip() for line in out.splitlines()]
+    first = lines.index("without train and validation")
+    assert f"of {new};" in out.splitlines()[first]
+    assert lines[first + 1] == "accuracy of all"
+    assert "accuracy" not in lines
+
+
+def test_links_out_of_a_folder_are_left_out_and_told(place: Path, run: Run) -> None:
+    Path("own").mkdir()
+    pets = place / "pets"
+    Path("own/a.png").write_bytes((pets / "dog" / "01.png").read_bytes())
+    Path("own/inside.png").symlink_to("a.png")
+    for number in range(4):
+        Path(f"own/out{number}.png").symlink_to(pets / "fish" / "02.png")
+    Path("own/notes.txt").symlink_to("/etc/hostname")  # would not be classified in any case
+    Path("own/more").symlink_to(pets)
+    code, out, err = run(f"predict {place / 'export'} own --device cpu")
+    assert code == 1
+    assert [line.split()[-1] for line in out.splitlines()] == ["own/a.png", "own/inside.png"]
+    assert err.startswith(
+        "left out: 5 links that lead out of the folder (own/more, own/out0.png, own/out1.png and 2 "
+        "more)"
+    )
+    code, out, err = run(f"predict {place / 'export'} 'own/*.png' --device cpu")
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 6

@@ -1,6 +1,10 @@
 """`hpsearch retrain` as a user meets it."""
 
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +95,38 @@ def test_ctrl_c_writes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     code, out, _ = run("retrain few --seeds 2 --device cpu")
     assert code == 130
     assert "stopped; nothing was written" in out
+    assert list(Path("exports").iterdir()) == []
+    assert load_search("runs").openings == ()
+
+
+@pytest.mark.parametrize(
+    ("signals", "expected"),
+    [([signal.SIGINT] * 4, 130), ([signal.SIGTERM] * 2, 143)],
+    ids=["impatient", "terminated"],
+)
+def test_signals_leave_nothing_behind(signals: list[signal.Signals], expected: int) -> None:
+    """In a process of its own, while it trains; nor is there a traceback."""
+    code = "import sys; from hpsearch.cli.main import main; main(sys.argv[1:])"
+    command = "retrain few --seeds 9 --epochs 50000 --device cpu"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *command.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        until = time.monotonic() + 60
+        while not list(Path().glob("exports/.few-retrained.*/.seeds")):
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.05)
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.02)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, err.decode()) == (expected, "")
+    assert out.decode() == ("stopped; nothing was written\n" if expected == 130 else "")
     assert list(Path("exports").iterdir()) == []
     assert load_search("runs").openings == ()
 

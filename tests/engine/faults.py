@@ -25,6 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
+import pytest
 import torch
 
 from hpsearch import HpsearchError, StudySpec, search
@@ -96,6 +97,25 @@ def processes(*, as_in_use: bool) -> Iterator[None]:
             yield
     finally:
         _nursery = None
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """Within, `folder`, which is made, is a file system of its own, that is soon full.
+
+    Args:
+        size: as mount has it, such as "24m".
+    """
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small file system cannot be mounted here: it takes root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def adopt_orphans() -> None:

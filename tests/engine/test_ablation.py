@@ -17,6 +17,7 @@ from hpsearch.families import Parameter
 
 OVERRIDES = {"lr": Range(1e-4, 1e-1), "momentum": 0.7, "width": 32, "hflip": 0.5}
 SPEC = StudySpec(
+    artifacts="none",
     name="found",
     families=("mlp", "cnn"),
     trials=4,

@@ -26,6 +26,7 @@ from hpsearch.engine import estimate, fit, objective
 from hpsearch.engine.estimate import Pace
 from hpsearch.engine.events import EpochFinished, Event, TrialStarted
 from hpsearch.engine.fit import Fit
+from hpsearch.engine.hidden import CONFIG, SETTING, hidden
 from hpsearch.engine.place import DATABASE
 from hpsearch.engine.records import NOTE, SPLIT
 from hpsearch.engine.storage import quiet_optuna
@@ -101,7 +102,12 @@ def picky(tmp_path: Path) -> Callable[..., StudySpec]:
         source = FAMILY.replace("MOST", str(most)).replace("FROM", str(after))
         path.write_text(source.replace("NORM", norm), encoding="utf-8")
         spec = StudySpec(
-            name="short", families=(str(path),), trials=trials, epochs=3, checkpoint_every=1
+            name="short",
+            families=(str(path),),
+            trials=trials,
+            epochs=3,
+            checkpoint_every=1,
+            artifacts="none",
         )
         overrides = {**FIXED, **changes.pop("overrides", {})}
         return dataclasses.replace(spec, overrides=overrides, **changes)
@@ -350,7 +356,8 @@ torch.set_num_threads(1)
 fixed = {"blocks": 1, "convs": 1, "channels": 16, "optimizer": "sgd", "image_size": 64}
 
 def run(name, **sizes):
-    spec = StudySpec(name=name, families=("cnn",), trials=1, epochs=1, overrides={**fixed, **sizes})
+    overrides = {**fixed, **sizes}
+    spec = StudySpec(name=name, families=("cnn",), trials=1, epochs=1, overrides=overrides)
     return search(spec, runs=sys.argv[1], device="cpu").trials[0]
 
 run("warm", batch_size=4, train_images=16)
@@ -384,6 +391,7 @@ SETTINGS = StudySpec(
     trials=4,
     epochs=2,
     checkpoint_every=1,
+    artifacts="none",
     overrides={"train_images": 40, "blocks": 1, "convs": 1, "channels": 8},
 )
 BF16 = Setting(precision="bf16", memory_format="contiguous")
@@ -431,8 +439,7 @@ def attrs_of(record: SearchRecord, family: str) -> list[dict[str, Any]]:
     study = optuna.load_study(
         study_name=f"{record.name}/{family}", storage=f"sqlite:///{record.runs / DATABASE}"
     )
-    started = [trial.user_attrs for trial in study.trials if "config" in trial.user_attrs]
-    return [attrs["setting"] for attrs in started]
+    return [hidden(trial, SETTING) for trial in study.trials if hidden(trial, CONFIG) is not None]
 
 
 class TestSettings:
@@ -523,15 +530,15 @@ class TestSettings:
     ) -> None:
         spec = dataclasses.replace(SETTINGS, families=("cnn",), trials=1)
         probe.family, probe.setting = "cnn", BF16
-        original = optuna.Trial.set_user_attr
+        original = fit.hide
 
-        def crash(self: optuna.Trial, key: str, value: Any) -> None:
-            if key == "setting":
+        def crash(study: optuna.Study, trial_id: int, key: str, value: Any) -> None:
+            if key == SETTING:
                 raise KeyboardInterrupt
-            original(self, key, value)
+            original(study, trial_id, key, value)
 
         with monkeypatch.context() as patch:
-            patch.setattr(optuna.Trial, "set_user_attr", crash)
+            patch.setattr(fit, "hide", crash)
             with pytest.raises(KeyboardInterrupt):
                 search(spec, runs=tmp_path, device="cpu")
         record = search(spec, runs=tmp_path, device="cpu")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import optuna
@@ -57,6 +59,23 @@ def test_a_start_removes_what_only_running_trials_need(tmp_path: Path) -> None:
     assert names(folders[0]) == ["batches.csv", "history.csv"]
     assert names(folders[1]) == ["batches.csv", "checkpoint.pt", "history.csv"]
     assert names(tmp_path / "left") == ["mlp-0", "mlp-1", "mlp-2", "mlp-30.attempt-1"]
+
+
+def test_all_families_and_the_artifacts_are_tidied(tmp_path: Path) -> None:
+    folders = [whole(tmp_path, number) for number in range(2)]
+    (folders[1] / "state-4.pt").touch()
+    artifacts = Place(tmp_path).artifacts
+    artifacts.mkdir(parents=True)
+    for name, age in (("old", 7200.0), ("new", 0.0)):
+        (artifacts / f".{name}.half").touch()
+        os.utime(artifacts / f".{name}.half", (time.time() - age,) * 2)
+    studies = {"mlp": finished(0.5, 0.9), "cnn": finished(0.7)}
+    (cnn := tmp_path / "left" / "cnn-0").mkdir()
+    (cnn / "checkpoint-2.pt").touch()
+    outcome.tidy(SPEC, Place(tmp_path), studies)
+    assert names(folders[1]) == ["batches.csv", "checkpoint.pt", "history.csv"]
+    assert names(cnn) == []
+    assert names(artifacts) == [".new.half"]
 
 
 def test_a_start_looks_closer_only_where_something_was_left(

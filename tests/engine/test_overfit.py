@@ -113,7 +113,7 @@ def test_the_few_are_two_training_images_of_each_class(tmp_path: Path) -> None:
 
 
 def test_a_trial_of_a_search_is_checked(tmp_path: Path) -> None:
-    spec = StudySpec(families=("mlp",), trials=2, epochs=1)
+    spec = StudySpec(families=("mlp",), trials=2, epochs=1, artifacts="none")
     search(spec, runs=tmp_path / "runs", device="cpu")
     (result,) = check_study(spec, runs=tmp_path / "runs", trial="mlp-1", device="cpu")
     assert result.name == "mlp-1"

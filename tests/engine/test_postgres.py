@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from conftest import PostgresServer
 
 SPEC = StudySpec(
+    artifacts="none",
     families=("logistic", "mlp"),
     trials=4,
     epochs=2,
@@ -89,7 +90,7 @@ class Watch:
 def outcome(record: SearchRecord) -> list[dict[str, Any]]:
     rows = [dataclasses.asdict(trial) for trial in record.trials]
     for row in rows:
-        for key in ("place", "folder", "seconds", "images_per_second", "ended"):
+        for key in ("place", "folder", "seconds", "images_per_second", "peak_memory", "ended"):
             del row[key]
     return rows
 

@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import faults
 import numpy as np
 import optuna
 import pytest
@@ -39,14 +39,14 @@ from hpsearch.training.checkpoint import load_checkpoint
 from hpsearch.training.history import read_history
 from hpsearch.training.trainer import train
 
-SMALL = StudySpec(families=("logistic", "mlp"), trials=12, epochs=4)
+SMALL = StudySpec(families=("logistic", "mlp"), trials=12, epochs=4, artifacts="none")
 
 
 def outcome(record: SearchRecord) -> list[dict[str, Any]]:
     """All that must be the same in every repetition of a search: all but times and places."""
     rows = [dataclasses.asdict(trial) for trial in record.trials]
     for row, trial in zip(rows, record.trials, strict=True):
-        for name in ("place", "folder", "seconds", "images_per_second", "ended"):
+        for name in ("place", "folder", "seconds", "images_per_second", "peak_memory", "ended"):
             del row[name]
         row["history"] = [
             dataclasses.replace(r, seconds=0, images_per_second=0)
@@ -189,22 +189,21 @@ def test_an_interruption_while_a_trial_is_set_up_changes_nothing(
     assert outcome(search(SMALL, runs=tmp_path, device="cpu")) == outcome(uninterrupted)
 
 
-def test_killed_processes_lose_nothing(uninterrupted: SearchRecord, tmp_path: Path) -> None:
+def kill_after(events: int, runs: Path) -> None:
+    """Kills a search in a process of its own, a moment after so many events."""
+    running = faults.Running(SMALL, runs=runs)
+    running.until(lambda _: len(running.events) == events)
+    time.sleep(0.01 * events % 0.07)
+    running.kill_all()
+
+
+def test_killed_processes_lose_nothing(
+    uninterrupted: SearchRecord, tmp_path: Path, full_faults: bool
+) -> None:
     """SIGKILL at moments that nobody chose, several times, then to the end."""
-    code = (
-        "import sys, torch; from hpsearch import StudySpec, search; "
-        "torch.set_num_threads(int(sys.argv[2])); "
-        "search(StudySpec(families=('logistic', 'mlp'), trials=12, epochs=4), "
-        "runs=sys.argv[1], device='cpu', watch=lambda event: print(type(event), flush=True))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path), str(torch.get_num_threads())]
-    for lines in (3, 9, 14):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            for _ in range(lines):
-                assert process.stdout.readline(), "it ended before it was killed"
-            time.sleep(0.01 * lines % 0.07)
-            process.send_signal(signal.SIGKILL)
+    with faults.processes(as_in_use=full_faults):
+        for events in (3, 9, 14):
+            kill_after(events, tmp_path)
     assert outcome(search(SMALL, runs=tmp_path, device="cpu")) == outcome(uninterrupted)
 
 
@@ -297,7 +296,7 @@ def test_other_data_under_the_same_name_is_not_resumed(tmp_path: Path) -> None:
 def test_fewer_images_under_the_same_name_are_other_data(tmp_path: Path) -> None:
     digits = load_dataset("digits")
     data = npz(tmp_path / "mine.npz", digits.images[:200], digits.labels[:200])
-    spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=1)
+    spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=1, artifacts="none")
     search(spec, runs=tmp_path / "runs", device="cpu")
     npz(tmp_path / "mine.npz", digits.images[:100], digits.labels[:100])
     with pytest.raises(SearchError, match=r"data \(fingerprint .* --name mine-2"):
@@ -324,7 +323,7 @@ def test_a_search_on_a_table_is_exported_from_another_folder(
     monkeypatch.chdir(tmp_path)
     data = table_of_people(tmp_path)
     events: list[Event] = []
-    spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=30)
+    spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=30, artifacts="none")
     record = search(spec, runs=tmp_path / "runs", device="cpu", watch=events.append)
     assert record.name == "people"
     assert record.data["shape"] == {"height": 6, "width": 8, "channels": 3}
@@ -348,7 +347,7 @@ def test_another_size_is_named_when_a_search_is_not_resumed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     data = table_of_people(tmp_path)
-    spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=1)
+    spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=1, artifacts="none")
     search(spec, runs=tmp_path, device="cpu")
     other = dataclasses.replace(spec, data=dataclasses.replace(data, size=(8, 8)))
     with pytest.raises(SearchError, match=r"size of the data \(6x8 then, 8x8 now\)"):
@@ -361,7 +360,7 @@ def test_what_a_check_found_is_told_when_the_search_starts(tmp_path: Path) -> No
     images[1::7] = images[::7][: len(images[1::7])]  # copies, most of them of another class
     data = npz(tmp_path / "copies.npz", images, digits.labels)
     events: list[Event] = []
-    spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=1)
+    spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=1, artifacts="none")
     search(spec, runs=tmp_path, device="cpu", watch=events.append)
     (started,) = (event for event in events if isinstance(event, SearchStarted))
     assert any("different labels" in warning for warning in started.warnings)
@@ -374,7 +373,7 @@ def test_what_a_check_found_is_told_when_the_search_starts(tmp_path: Path) -> No
 
 
 def test_a_lost_split_is_stored_again(tmp_path: Path) -> None:
-    spec = StudySpec(families=("logistic",), trials=1, epochs=1)
+    spec = StudySpec(families=("logistic",), trials=1, epochs=1, artifacts="none")
     first = search(spec, runs=tmp_path, device="cpu")
     (first.folder / SPLIT).unlink()
     search(spec, runs=tmp_path, device="cpu")
@@ -395,9 +394,19 @@ def test_a_study_deleted_in_the_dashboard(uninterrupted: SearchRecord, tmp_path:
         assert load_search(runs) == record
 
 
+def test_a_study_deleted_while_its_search_runs(tmp_path: Path) -> None:
+    def watch(event: Event) -> None:
+        if isinstance(event, EpochFinished):
+            storage = f"sqlite:///{tmp_path / DATABASE}"
+            optuna.delete_study(study_name="digits/logistic", storage=storage)
+
+    with pytest.raises(SearchError, match="/logistic' was deleted"):
+        search(SMALL, runs=tmp_path, device="cpu", watch=watch)
+
+
 def test_the_number_of_threads_is_kept_and_given_back(tmp_path: Path) -> None:
     """It changes the last bits of sums, so a search goes on with the one it began with."""
-    spec = StudySpec(families=("logistic",), trials=1, epochs=1)
+    spec = StudySpec(families=("logistic",), trials=1, epochs=1, artifacts="none")
     before = torch.get_num_threads()
     seen = []
     try:
@@ -420,7 +429,7 @@ def test_the_number_of_threads_is_kept_and_given_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["wh?at", "ru ns%41#é", "{braces}", "a&b=c;d"])
 def test_any_folder_name_serves(tmp_path: Path, name: str) -> None:
-    spec = StudySpec(families=("logistic",), trials=1, epochs=1)
+    spec = StudySpec(families=("logistic",), trials=1, epochs=1, artifacts="none")
     search(spec, runs=tmp_path / name, device="cpu")
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name / DATABASE).is_file()
@@ -429,7 +438,7 @@ def test_any_folder_name_serves(tmp_path: Path, name: str) -> None:
 
 def test_a_full_disk_is_told_in_one_line_and_what_was_finished_stays(tmp_path: Path) -> None:
     """A file-size limit stands in for the full disk: both are write errors of the system."""
-    spec = "StudySpec(families=('logistic',), trials=200, epochs=5)"
+    spec = "StudySpec(families=('logistic',), trials=200, epochs=5, artifacts='none')"
     code = (
         "import resource, signal, sys; from hpsearch import HpsearchError, StudySpec, search\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -623,7 +632,7 @@ def test_searches_of_one_folder_are_kept_apart(uninterrupted: SearchRecord, tmp_
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_search_on_a_gpu(tmp_path: Path) -> None:
-    spec = StudySpec(families=("logistic", "mlp", "cnn"), trials=6, epochs=4)
+    spec = StudySpec(families=("logistic", "mlp", "cnn"), trials=6, epochs=4, artifacts="none")
     record = search(spec, runs=tmp_path, device="cuda")
     assert record.count("complete") + record.count("pruned") == 6
     assert record.best.config is not None

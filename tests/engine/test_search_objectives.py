@@ -118,6 +118,7 @@ def uneven(digits: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> st
 
 def spec_of(data: str, objective: str) -> StudySpec:
     return StudySpec(
+        artifacts="none",
         data=data,
         families=("logistic",),
         trials=5,

@@ -28,13 +28,16 @@ from hpsearch.families import space_of
 from hpsearch.results.evaluation import restore_model
 from hpsearch.training.checkpoint import load_checkpoint
 
-MLP = StudySpec(families=("mlp",), trials=4, epochs=2, overrides={"layers": 2, "width": 64})
+MLP = StudySpec(
+    families=("mlp",), trials=4, epochs=2, overrides={"layers": 2, "width": 64}, artifacts="none"
+)
 
 
 class TestInfeasibleConfigurations:
     """Two unpadded convolutions of 5x5 do not fit into digits of 8x8; one does."""
 
     SPEC = StudySpec(
+        artifacts="none",
         families=("cnn",),
         trials=5,
         epochs=1,
@@ -146,6 +149,7 @@ class TestTransfer:
     @staticmethod
     def spec(exported: Path) -> StudySpec:
         return StudySpec(
+            artifacts="none",
             name="transfer",
             families=("mlp",),
             trials=8,
@@ -239,6 +243,7 @@ class TestTransfer:
 
 def test_the_size_of_the_images_is_searched_and_exported(tmp_path: Path) -> None:
     spec = StudySpec(
+        artifacts="none",
         families=("mlp",),
         trials=8,
         epochs=1,

@@ -16,7 +16,9 @@ from hpsearch.engine.setup import create_studies, find_existing, prepare_data
 from hpsearch.engine.storage import create_storage
 from hpsearch.errors import SearchError
 
-SPEC = StudySpec(families=("logistic",), trials=4, epochs=3, objective="val_accuracy,params")
+SPEC = StudySpec(
+    families=("logistic",), trials=4, epochs=3, objective="val_accuracy,params", artifacts="none"
+)
 
 
 class TestTheSpecification:

@@ -52,6 +52,7 @@ def test_shares_add_up_and_differ_by_one_at_most(trials: int, families: int) -> 
         ("checkpoint_every", -1),
         ("checkpoint_every", 1.5),
         ("non_finite", "stop"),
+        ("artifacts", "some"),
         ("objective", "val_acc"),
         ("objective", 5),
         ("name", "hpsearch.db"),
@@ -145,6 +146,7 @@ def specifications(draw: st.DrawFn) -> StudySpec:
         patience=draw(st.integers(0, 9)),
         attempts=draw(st.integers(1, 9)),
         non_finite=draw(st.sampled_from(["fail", "prune"])),
+        artifacts=draw(st.sampled_from(["all", "best", "none"])),
     )
 
 

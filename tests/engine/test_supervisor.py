@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import faults
+import optuna
 import pytest
 from faults import Running, is_event
 from test_trial_resume import outcome
@@ -30,16 +31,17 @@ from hpsearch.engine.events import (
     WorkerStarted,
 )
 from hpsearch.engine.leases import resume
-from hpsearch.engine.objective import Worker
 from hpsearch.engine.place import DATABASE, Place
 from hpsearch.engine.stop import EXIT_TERMINATED, Stop
 from hpsearch.engine.storage import open_storage
 from hpsearch.engine.supervisor import Job, Supervisor
+from hpsearch.engine.worker import Worker
 from hpsearch.errors import SearchError
 
 pytestmark = pytest.mark.faults
 
 SPEC = StudySpec(
+    artifacts="none",
     families=("mlp",),
     trials=3,
     epochs=6,
@@ -236,6 +238,43 @@ def test_workers_that_cannot_do_their_job(tmp_path: Path, expected: list[dict[st
         Supervisor(Place(tmp_path), quiet) as supervisor,
     ):
         supervisor.run(jobs(tmp_path, {"spec": more, "device": "cuda:77"}), storage, Stop())
+
+
+def test_a_study_is_deleted_while_its_workers_run(tmp_path: Path) -> None:
+    """In the dashboard, for example; both say so, and neither is started again."""
+    watch = Watch()
+
+    def delete(event: Event) -> None:
+        watch(event)
+        if len(watch.all(EpochFinished)) == 1 and isinstance(event, EpochFinished):
+            storage = f"sqlite:///{tmp_path / DATABASE}"
+            optuna.delete_study(study_name="digits/mlp", storage=storage)
+
+    with pytest.raises(SearchError, match=r"the study 'digits/mlp' was deleted .*--name") as caught:
+        search(SPEC, runs=tmp_path, device="cpu", workers=2, watch=delete)
+    assert "\n" not in str(caught.value)
+    assert [event.refused for event in watch.all(WorkerEnded)] == [True, True]
+
+
+def test_what_a_killed_worker_left_in_a_finished_trial_is_removed(
+    tmp_path: Path, expected: list[dict[str, Any]]
+) -> None:
+    """One that had told how its trial ended, and had not yet tidied up."""
+    left: list[Path] = []
+
+    def leave(event: Event) -> None:
+        if isinstance(event, TrialFinished) and not left:
+            attempt = event.trial.folder.with_name(f"{event.trial.folder.name}.attempt-1")
+            attempt.mkdir(exist_ok=True)
+            names = ("state-5.pt", "checkpoint-3.pt", ".half")
+            left.extend([attempt, *(event.trial.folder / name for name in names)])
+            for path in left[1:]:
+                path.touch()
+
+    record = search(SPEC, runs=tmp_path, device="cpu", workers=2, watch=leave)
+    assert len(left) == 4
+    assert not any(path.exists() for path in left)
+    assert outcome(record) == expected
 
 
 def test_a_worker_that_dies_again_and_again_is_given_up(

@@ -11,11 +11,11 @@ import optuna
 import pytest
 
 from hpsearch import StudySpec, load_search, search
+from hpsearch.engine.hidden import CONFIG, hide
 from hpsearch.engine.lease_table import LeaseLostError
 from hpsearch.engine.leases import Claim, Leases, Share
 from hpsearch.engine.objective import Trial
 from hpsearch.engine.place import DATABASE, Place
-from hpsearch.engine.records import CONFIG
 from hpsearch.engine.states import DUPLICATE
 from hpsearch.engine.storage import SearchStorage, create_storage, open_storage, quiet_optuna
 
@@ -70,7 +70,7 @@ class TestWhatIsDrawnTwiceAtTheSameMoment:
         first, second = (process.claim() for process in two)
         theirs = asked(two[1], second)
         assert not second._measured(theirs)
-        theirs.set_user_attr(CONFIG, {})
+        hide(two[1].study, theirs._trial_id, CONFIG, {})
         assert first._measured(asked(two[0], first))
 
     def test_of_two_that_look_at_once_one_goes_on(self, two: tuple[Process, Process]) -> None:
@@ -114,7 +114,13 @@ def test_a_database_that_was_not_finished_is_made_anew(
 
 
 def test_trials_of_several_objectives_show_how_far_they_got(tmp_path: Path) -> None:
-    spec = StudySpec(families=("logistic",), trials=1, epochs=3, objective="val_accuracy,params")
+    spec = StudySpec(
+        families=("logistic",),
+        trials=1,
+        epochs=3,
+        objective="val_accuracy,params",
+        artifacts="none",
+    )
     record = search(spec, runs=tmp_path, device="cpu")
     study = optuna.load_study(study_name="digits/logistic", storage=open_storage(record.place))
     (trial,) = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))

@@ -26,12 +26,14 @@ from hpsearch.training.checkpoint import Checkpoint, load_checkpoint
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import read_history
 from hpsearch.training.state import StateFiles, TrainingState, load_state, save_state
+from hpsearch.training.validation import Validation, read_validation
 
 SPEC = StudySpec(
     families=("mlp",),
     trials=1,
     epochs=6,
     checkpoint_every=1,
+    artifacts="none",  # pictures take longer than these trials
     seed=1,
     precision="fp32",  # not measured: other processes may be running
     memory_format="channels_last",
@@ -54,7 +56,7 @@ def outcome(record: SearchRecord) -> list[dict[str, Any]]:
     rows = []
     for trial in (trial for trial in record.trials if trial.state != "waiting"):
         row = dataclasses.asdict(trial)
-        for name in ("place", "folder", "seconds", "images_per_second", "ended"):
+        for name in ("place", "folder", "seconds", "images_per_second", "peak_memory", "ended"):
             del row[name]
         row["history"] = [
             dataclasses.replace(result, seconds=0, images_per_second=0)
@@ -416,7 +418,7 @@ def test_a_finished_trial_that_was_not_tidied_up_is_at_the_next_start(tmp_path: 
     (folder / ".checkpoint.pt.x1y2z3").write_bytes(b"half of it")
     finished(tmp_path)
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["batches.csv", "checkpoint.pt", "history.csv"]
+    assert names == ["batches.csv", "checkpoint.pt", "history.csv", "validation.npz"]
 
 
 def test_what_is_recorded_of_a_trial(uninterrupted: SearchRecord) -> None:
@@ -480,6 +482,10 @@ def checkpoint_of(result: EpochResult) -> Checkpoint:
     )
 
 
+def validation_of(result: EpochResult) -> Validation:
+    return Validation.of(result.epoch, torch.tensor([[0.0, 1.0]]))
+
+
 def state_of(*history: EpochResult) -> TrainingState:
     return TrainingState(config=TrainConfig(family="mlp"), history=history, model={}, optimizer={})
 
@@ -502,7 +508,7 @@ def test_states_cost_a_fiftieth_of_the_time(tmp_path: Path) -> None:
         for _ in range(number):
             clock.now += seconds
             history.append(result_of(len(history)))
-            files.keep(checkpoint_of(history[-1]))
+            files.keep(checkpoint_of(history[-1]), validation_of(history[-1]))
             files.save_if_due(len(history), state)
 
     cost = 0.5
@@ -529,14 +535,15 @@ def test_only_what_the_two_states_need_is_kept(tmp_path: Path) -> None:
     for epoch, is_best in enumerate((True, True, False, True, True, False, False)):
         history.append(result_of(epoch, is_best=is_best))
         if is_best:
-            files.keep(checkpoint_of(history[-1]))
+            files.keep(checkpoint_of(history[-1]), validation_of(history[-1]))
         files.save_if_due(len(history), lambda: state_of(*history))
-        kept = {path.name for path in folder.iterdir()} - {"checkpoint.pt"}
+        kept = {path.name for path in folder.iterdir()} - {"checkpoint.pt", "validation.npz"}
         found.append(sorted(kept))
         written = load_checkpoint(folder / "checkpoint.pt")
         best = max(result.epoch for result in history if result.is_best)
         assert written.metrics["epoch"] == best
         assert written.state["weight"][0] == best
+        assert read_validation(folder / "validation.npz").epoch == best
     assert found == [
         ["state-1.pt"],
         ["checkpoint-0.pt", "state-1.pt", "state-2.pt"],
@@ -555,7 +562,7 @@ def test_the_state_before_has_its_own_best_weights(tmp_path: Path) -> None:
     files.begin()
     folder = files.folder
     for number, result in enumerate(history, start=1):
-        files.keep(checkpoint_of(result))
+        files.keep(checkpoint_of(result), validation_of(result))
         files.save_if_due(number, lambda number=number: state_of(*history[:number]))  # type: ignore[misc]
     truncate(folder / "state-4.pt")
     again = TrialFiles(tmp_path / "mlp-0", attempt=2, every=1)
@@ -565,6 +572,8 @@ def test_the_state_before_has_its_own_best_weights(tmp_path: Path) -> None:
     assert state is not None
     assert len(state.history) == 3
     assert load_checkpoint(folder / "checkpoint.pt").metrics["epoch"] == 2
+    assert again.validation(2) is None  # it was that of the epoch that is to come again
+    assert not (folder / "validation.npz").exists()
     worse = [*history[:3], result_of(3, is_best=False)]
     again.save_if_due(4, lambda: state_of(*worse))
     again.write_best()  # of nothing new
@@ -577,10 +586,11 @@ def test_what_is_removed_is_only_what_running_trials_need(tmp_path: Path) -> Non
     folder = files.folder
     history = [result_of(0), result_of(1)]
     for number, result in enumerate(history, start=1):
-        files.keep(checkpoint_of(result))
+        files.keep(checkpoint_of(result), validation_of(result))
         files.save_if_due(number, lambda number=number: state_of(*history[:number]))  # type: ignore[misc]
     (folder / "history.csv").write_text("", encoding="utf-8")
     files.publish()
     folder = tmp_path / "mlp-0"
     clear(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "history.csv"]
+    kept = ["checkpoint.pt", "history.csv", "validation.npz"]
+    assert sorted(path.name for path in folder.iterdir()) == kept

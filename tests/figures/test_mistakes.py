@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hpsearch.figures import mistakes_figure, save_png
+from hpsearch.data.dataset import ImageDataset
+from hpsearch.figures import mistakes_figure, save_png, worst_mistakes_figure
+from hpsearch.figures.mistakes import worst_mistakes
 
 LONG = "folder/" * 20 + "$x_1$.png"
 
@@ -96,3 +99,27 @@ def test_no_mistakes_are_said_to_be_none(tmp_path: Path) -> None:
     figure = figure_of(0)
     assert texts_of(figure) == ["digits, cnn-7", "There are none: all images are right."]
     save_png(figure, tmp_path / "m.png")
+
+
+def test_the_worst_mistakes_are_the_most_confident_ones() -> None:
+    labels, predicted = np.zeros(5, np.int64), np.array([1, 0, 1, 1, 1])
+    confidence = np.array([0.6, 0.9, 0.8, 0.7, 0.8])
+    assert worst_mistakes(labels, predicted, confidence).tolist() == [2, 4, 3, 0]
+    assert worst_mistakes(labels, predicted, confidence, most=1).tolist() == [2]
+    assert worst_mistakes(labels, labels, confidence).tolist() == []
+
+
+def test_the_mistakes_on_a_part_are_its_own_images(noise: Callable[..., ImageDataset]) -> None:
+    part = noise(3, 3).part(np.array([5, 0, 4, 1]))
+    predicted = np.where([False, True, True, False], 1 - part.labels, part.labels)
+    confidence = np.array([0.9, 0.6, 0.7, 0.9])
+    figure = worst_mistakes_figure(part, predicted, confidence, title="digits, cnn-7")
+    shown = [picture.get_array() for picture in figure.axes[0].images]
+    assert len(shown) == 2
+    for picture, row in zip(shown, (4, 0), strict=True):  # the more confident one first
+        pixels = np.asarray(picture).reshape(4, 4, -1)[..., 0]
+        assert np.array_equal(pixels, part.dataset.images[row][..., 0])
+    texts = texts_of(figure)
+    assert "digits, cnn-7: the most confident of 2 mistakes" in texts
+    names = [text for text in texts if text in ("4", "0")]
+    assert names == ["4", "0"]

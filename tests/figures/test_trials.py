@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import warnings
 from pathlib import Path
@@ -16,9 +17,10 @@ from PIL import Image
 
 from hpsearch.figures import save_png
 from hpsearch.figures.factors import Factor, factors_figure
-from hpsearch.figures.trials import TrialCurve, floor_of, front_figure, trials_figure
+from hpsearch.figures.trials import TrialCurve, front_figure, trials_figure
 from hpsearch.training.costs import objective_rows
 from hpsearch.training.objectives import Objective, objective_info
+from hpsearch.training.units import floor_of
 
 ACCURACY, LOSS = objective_info("val_accuracy"), objective_info("val_loss")
 NAMES = ["$x$", "<script>", "two\nlines", "日本語", "", "x" * 200]
@@ -138,6 +140,24 @@ class TestFactors:
         ]
         assert sorted(points) == [(0, 0.85), (1, 0.4), (1, 0.6), (1, 0.9)]
         save_png(figure, tmp_path / "factors.png")
+
+    @pytest.mark.parametrize("high", [1.5, 2.5, 6, 20, 1e6])
+    @pytest.mark.parametrize("low", [2.4e-3, 0.7])
+    def test_numbers_below_a_logarithmic_axis_can_be_read(self, low: float, high: float) -> None:
+        values = (low, low * high**0.4, low * high**0.5, low * high)
+        factor = Factor(name="lr", values=values, trials=TRIALS[:4], log=True)
+        figure = factors_figure([factor], objective=ACCURACY, title="t")
+        figure.canvas.draw()
+        axes = next(axes for axes in figure.axes if "best by value" in axes.get_title(loc="left"))
+        (left, right), labels = axes.get_xlim(), axes.get_xticklabels(which="both")
+        seen = [
+            label.get_window_extent()
+            for label in labels
+            if label.get_text() and left <= label.get_position()[0] <= right
+        ]
+        assert len(seen) >= 2
+        seen.sort(key=lambda box: box.x0)
+        assert all(one.x1 < other.x0 for one, other in itertools.pairwise(seen))
 
     def test_of_many_choices_the_most_frequent_are_drawn(self) -> None:
         names = tuple(f"value {number}" for number in range(30))

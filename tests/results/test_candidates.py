@@ -37,6 +37,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
     digits = load_dataset("digits")
     np.savez(folder / "few.npz", images=digits.images[:300], labels=digits.labels[:300])
     spec = StudySpec(
+        artifacts="none",
         data=str(folder / "few.npz"),
         families=("logistic", "mlp"),
         trials=6,
@@ -100,6 +101,8 @@ def test_only_the_one_that_stays_best_is_tested(
     ]
     assert again.results[0].details["candidates"] == 3
     assert {len(seed.history) for seed in done.seeds} == {winner.length}
+    assert "over 2 seeds" in done.notes[0]
+    assert "standard deviation" in done.notes[0]
     checkpoint = load_checkpoint(done.folder / "model.pt")
     assert checkpoint.origin["trial"] == winner.trial.name
     with (done.folder / "candidates.csv").open(encoding="utf-8", newline="") as file:
@@ -175,6 +178,7 @@ def test_luck_in_words(
     row = objective_info(objective)
     result = Comparison(
         candidates=(candidate(found.best, "mlp-3", 1, value_then, *values),),
+        asked=1,
         objective=row,
         folds=2,
         train_images=180,
@@ -192,12 +196,17 @@ def test_changed_ranks_in_words(found: SearchRecord) -> None:
             candidate(found.best, "mlp-1", 2, 0.98, 0.95, 0.96),
             candidate(found.best, "mlp-0", 1, 0.99, 0.94, 0.95),
         ),
+        asked=9,
         objective=objective_info("val_accuracy"),
         folds=2,
         train_images=180,
         searched_images=180,
     )
     assert result.notes[1] == (
+        "9 configurations were asked for, but the search has only 3 complete trials: these are "
+        "compared."
+    )
+    assert result.notes[2] == (
         "cnn-4, number 3 of the search, comes out best; the search's best, mlp-0, comes out as "
         "number 3 of 3."
     )

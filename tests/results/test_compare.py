@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.errors import DataError
-from hpsearch.results.compare import compare, mcnemar
+from hpsearch.results.compare import MCNEMAR, SIGN_FLIPS, compare, sign_flip_test
 from hpsearch.results.predictions import PREDICTIONS, write_predictions
 from hpsearch.results.scores import score
 
@@ -54,7 +58,17 @@ def test_mcnemar_by_hand(first: int, second: int) -> None:
     """Twice the smaller tail of a binomial distribution with one half."""
     n, smaller = first + second, min(first, second)
     tail = sum(math.comb(n, k) for k in range(smaller + 1)) / 2**n
-    assert mcnemar(first, second) == pytest.approx(min(1.0, 2 * tail))
+    gains = np.repeat([-1, 0, 1], [first, 5, second])
+    assert sign_flip_test(gains) == pytest.approx(min(1.0, 2 * tail))
+
+
+@given(st.lists(st.integers(-4, 4), max_size=9))
+def test_flips_of_groups_by_hand(gains: list[int]) -> None:
+    """All ways to give the answers of groups to the other model."""
+    flips = itertools.product([-1, 1], repeat=len(gains))
+    sums = [abs(sum(map(operator.mul, signs, gains))) for signs in flips]
+    share = sum(found >= abs(sum(gains)) for found in sums) / len(sums)
+    assert sign_flip_test(np.array(gains, dtype=np.int64)) == pytest.approx(share)
 
 
 def test_a_clear_difference(tmp_path: Path) -> None:
@@ -67,7 +81,7 @@ def test_a_clear_difference(tmp_path: Path) -> None:
     assert (result.first_accuracy, result.second_accuracy) == (0.6, 0.85)
     assert result.difference == pytest.approx(0.25)
     tail = sum(math.comb(35, k) for k in range(6)) / 2**35
-    assert result.p_value == pytest.approx(2 * tail)
+    assert (result.method, result.p_value) == (MCNEMAR, pytest.approx(2 * tail))
     assert result.difference_95 is not None
     low, high = result.difference_95
     assert 0.1 < low < 0.25 < high < 0.4
@@ -101,18 +115,22 @@ def test_images_of_few_people_prove_less(tmp_path: Path) -> None:
     second = export_of(tmp_path / "b", truths(200), groups=groups)
     result = compare(first, second)
     assert result.groups == 10
-    assert result.p_value < 1e-4
+    assert (result.method, result.p_value) == (SIGN_FLIPS, 1.0)
     assert result.difference_95 is not None
     assert result.difference_95[0] <= 0 < result.difference_95[1]
     assert "cannot be told" in result.conclusion
     spread = [number % 20 >= 2 for number in range(200)]  # two more of each person
-    better = compare(export_of(tmp_path / "c", spread), export_of(tmp_path / "d", truths(200)))
+    better = compare(
+        export_of(tmp_path / "c", spread, groups=groups),
+        export_of(tmp_path / "d", truths(200), groups=groups),
+    )
+    assert better.p_value == pytest.approx(2 / 2**10)
     assert "The second is better" in better.conclusion
     alone = [f"person {number // 200}" for number in range(200)]
     one = export_of(tmp_path / "e", spread, groups=alone)
     result = compare(one, export_of(tmp_path / "f", truths(200), groups=alone))
-    assert (result.difference_95, result.groups) == (None, 1)
-    assert "cannot say" in result.conclusion
+    assert (result.difference_95, result.groups, result.p_value) == (None, 1, 1.0)
+    assert "cannot be told" in result.conclusion
 
 
 def test_classes_may_be_in_another_order(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_classes_are_matched_by_name(folder: Path, tmp_path: Path) -> None:
     assert result.warnings == ()
     assert result.scores.matrix.tolist() == [[3, 0, 1], [0, 2, 0], [0, 0, 1]]
     assert result.scores.metrics["accuracy"] == 6 / 7
+    assert repr(result).startswith("Evaluated(accuracy=0.8571, images=7, folder='/")
     assert result.scores.metrics["classes"]["red"]["recall"] == 3 / 4
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "confusion_matrix.csv",

@@ -75,7 +75,7 @@ def test_a_restored_model_gives_the_outputs_of_its_training(
 def test_a_search_in_another_size_is_exported_as_it_was_scored(tmp_path: Path) -> None:
     """The export checks the validation accuracy, so it must see the images as the search did."""
     overrides = {"image_size": 12, "normalise": "half", "train_images": 300}
-    spec = StudySpec(families=("mlp",), trials=1, epochs=2, overrides=overrides)
+    spec = StudySpec(families=("mlp",), trials=1, epochs=2, overrides=overrides, artifacts="none")
     best = search(spec, runs=tmp_path / "runs", device="cpu").best
     result = export(best, tmp_path / "out", device="cpu")
     written = result.metrics["preprocessing"]

@@ -22,6 +22,7 @@ from hpsearch.engine.records import SPLIT
 from hpsearch.errors import CheckpointError, DataError, SearchError
 from hpsearch.families import build_model
 from hpsearch.results.evaluation import restore_model
+from hpsearch.results.known_images import read_known_images
 from hpsearch.results.reports.document import search_document
 from hpsearch.training.checkpoint import load_checkpoint, save_checkpoint
 from hpsearch.training.trainer import evaluate
@@ -29,7 +30,7 @@ from hpsearch.training.trainer import evaluate
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
-    spec = StudySpec(families=("logistic", "mlp"), trials=4, epochs=3, keep=1)
+    spec = StudySpec(families=("logistic", "mlp"), trials=4, epochs=3, keep=1, artifacts="none")
     return search(spec, runs=tmp_path_factory.mktemp("runs"), device="cpu")
 
 
@@ -52,6 +53,10 @@ def test_an_export_has_what_it_promises(found: SearchRecord, tmp_path: Path) -> 
     logits = evaluate(restore_model(checkpoint), images, checkpoint.preprocessing, "fp32").logits
     predicted = logits.argmax(dim=1).numpy()
     assert result.test_accuracy == np.mean(predicted == test.labels)
+
+    known = read_known_images(result.folder)
+    assert known is not None
+    assert known.parts_of(load_dataset("digits")).tolist() == split.membership(1797).tolist()
 
     with result.confusion_csv.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
@@ -93,6 +98,7 @@ def test_an_export_has_what_it_promises(found: SearchRecord, tmp_path: Path) -> 
         "model.pt",
         "model.pt2",
         "config.json",
+        "image_hashes.npz",
         "confusion_matrix.png",
         "confusion_matrix.csv",
         "metrics.json",
@@ -105,6 +111,9 @@ def test_an_export_has_what_it_promises(found: SearchRecord, tmp_path: Path) -> 
         "README.md",
     }
     assert result.onnx is None
+    card = (result.folder / "README.md").read_text(encoding="utf-8")
+    for path in result.folder.iterdir():
+        assert path.name == "README.md" or f"\n- `{path.name}`: " in card
 
 
 def test_the_configuration_is_all_it_takes_to_rebuild_the_model(
@@ -276,7 +285,7 @@ def test_an_altered_checkpoint_is_refused_before_the_test_split_is_opened(
 
 def test_a_checkpoint_of_another_trial_is_refused(tmp_path: Path) -> None:
     """Also one of the same family that is nearly as good."""
-    spec = StudySpec(families=("logistic",), trials=3, epochs=2)
+    spec = StudySpec(families=("logistic",), trials=3, epochs=2, artifacts="none")
     found = search(spec, runs=tmp_path / "runs", device="cpu")
     best, other = found.ranked()[:2]
     assert best.checkpoint is not None
@@ -326,7 +335,13 @@ def test_data_that_changed_since_the_search_is_refused(tmp_path: Path) -> None:
     digits = load_dataset("digits")
     images = digits.images.copy()
     np.savez(tmp_path / "mine.npz", images=images, labels=digits.labels)
-    spec = StudySpec(data=str(tmp_path / "mine.npz"), families=("logistic",), trials=1, epochs=1)
+    spec = StudySpec(
+        data=str(tmp_path / "mine.npz"),
+        families=("logistic",),
+        trials=1,
+        epochs=1,
+        artifacts="none",
+    )
     best = search(spec, runs=tmp_path / "runs", device="cpu").best
     images[3, 3, 3] ^= 255
     np.savez(tmp_path / "mine.npz", images=images, labels=digits.labels)
@@ -339,7 +354,7 @@ def test_data_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.M
     digits = load_dataset("digits")
     np.savez(tmp_path / "mine.npz", images=digits.images, labels=digits.labels)
     monkeypatch.chdir(tmp_path)
-    spec = StudySpec(data="mine.npz", families=("logistic",), trials=1, epochs=1)
+    spec = StudySpec(data="mine.npz", families=("logistic",), trials=1, epochs=1, artifacts="none")
     search(spec, runs="runs", device="cpu")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -362,7 +377,7 @@ def test_whoever_looked_at_a_test_split_has_seen_it_under_every_name(
     found: SearchRecord, tmp_path: Path
 ) -> None:
     export(found.best, tmp_path / "one", device="cpu")
-    spec = StudySpec(name="again", families=("logistic",), trials=1, epochs=1)
+    spec = StudySpec(name="again", families=("logistic",), trials=1, epochs=1, artifacts="none")
     again = search(spec, runs=found.runs, device="cpu")
     (opening,) = again.openings
     assert (opening.search, opening.trial) == ("digits", found.best.name)
@@ -380,7 +395,9 @@ def test_data_that_moved_are_found_again_after_the_search_was_told(tmp_path: Pat
     digits = load_dataset("digits")
     old, new = tmp_path / "old.npz", tmp_path / "new.npz"
     np.savez(old, images=digits.images, labels=digits.labels)
-    spec = StudySpec(name="mine", data=str(old), families=("logistic",), trials=1, epochs=1)
+    spec = StudySpec(
+        name="mine", data=str(old), families=("logistic",), trials=1, epochs=1, artifacts="none"
+    )
     best = search(spec, runs=tmp_path / "runs", device="cpu").best
     old.rename(new)
     with pytest.raises(DataError, match="--name mine and --data where they are now"):

@@ -63,3 +63,14 @@ def test_absolute_patterns_and_broken_links_are_kept(tmp_path: Path) -> None:
     found = find_pictures([tmp_path / "b*.png", "broken.png"])
     assert found.paths == (f"{tmp_path}/b.png", f"{tmp_path}/broken.png", "broken.png")
     assert os.path.lexists(found.paths[-1])
+
+
+def test_links_out_of_a_folder_are_told(tmp_path: Path) -> None:
+    Path("in/out.png").symlink_to(tmp_path / "b.png")
+    Path("in/deep/broken.jpg").symlink_to("/nowhere/at/all.jpg")
+    Path("in/notes.txt").symlink_to(tmp_path / "notes.txt")
+    Path("in/circle.png").symlink_to("circle.png")
+    found = find_pictures(["in", "a.jpg"])
+    assert found.outside == ("in/deep/broken.jpg", "in/out.png")
+    assert found.paths == ("in/circle.png", "in/deep/y.webp", "in/z.PNG", "a.jpg")
+    assert find_pictures(["in/deep/broken.jpg"]).outside == ()

@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 from hpsearch.data.dataset import ImageDataset, ImagePart
 from hpsearch.errors import DataError
 from hpsearch.results.predictions import (
-    image_names,
     read_predictions,
-    worst_mistakes,
     write_predictions,
 )
 from hpsearch.results.scores import score
@@ -107,17 +105,6 @@ def test_a_file_name_that_is_no_text_can_be_written(tmp_path: Path) -> None:
     images = part(np.array([0, 1]), ("a", "b"), ["im\udcff.png", "b.png"])
     write_predictions(tmp_path / "p.csv", images, score(random_logits(2, 2), images))
     assert read_predictions(tmp_path / "p.csv").names == ("im\\udcff.png", "b.png")
-
-
-def test_the_worst_mistakes_are_the_most_confident_ones() -> None:
-    images = part(np.zeros(5), ("a", "b"), list("vwxyz"))
-    logits = torch.tensor([[0.0, 1.0], [9.0, 0.0], [0.0, 3.0], [0.0, 2.0], [0.0, 3.0]])
-    scores = score(logits, images)
-    assert worst_mistakes(images, scores).tolist() == [2, 4, 3, 0]
-    assert worst_mistakes(images, scores, most=1).tolist() == [2]
-    assert image_names(images) == list("vwxyz")
-    right = score(torch.tensor([[1.0, 0.0]] * 5), images)
-    assert worst_mistakes(images, right).tolist() == []
 
 
 def test_a_cut_table_is_refused_or_ends_with_a_whole_row(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_the_files_of_the_test_images_get_the_predictions_of_the_export(tmp_path
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.astype(np.uint8)).save(path)
     spec = StudySpec(
+        artifacts="none",
         data=DataSpec(source=str(pets), size=(12, 18), fit="pad"),
         families=("logistic",),
         trials=1,

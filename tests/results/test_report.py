@@ -280,6 +280,10 @@ def result_of(name: str, accuracy: float, **more: Any) -> ledger.TestResult:
     return ledger.TestResult(trial=name, accuracy=accuracy, **{**given, **more})
 
 
+def opening_of(name: str, when: str, *, search: str) -> ledger.TestOpening:
+    return ledger.TestOpening(when=when, trial=name, purpose="export", search=search)
+
+
 class TestSeveralSearches:
     FIRST = record_of(trial(0, 0.9), trial(0, 0.7, family="mlp"), trial(1, 0.8, state="pruned"))
     SECOND = dataclasses.replace(
@@ -386,6 +390,57 @@ class TestTestScores:
         assert of_test(row["test"]) == text
         assert of_test(row["test"], short=True) == short
         assert of_test(None) == "–"
+
+    def test_all_looks_are_told_of_and_not_only_the_newest(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        seeds = {"mean": 0.88, "std": 0.0123, "seeds": 3, "accuracy_95": [0.8, 0.95]}
+        record = dataclasses.replace(
+            record_of(trial(0, 0.9)),
+            openings=(
+                opening_of("cnn-0", "2026-01-01T10:00", search="digits"),
+                opening_of("cnn-0", "2026-01-01T11:00", search="other"),
+                opening_of("cnn-0", "2026-01-01T12:00", search="digits"),
+            ),
+            results=(
+                result_of("cnn-0", 0.9, when="2026-01-01T10:01", details={"accuracy_95": [0, 1]}),
+                result_of("cnn-0", 0.87, when="2026-01-01T12:09", kind="retrain", details=seeds),
+                result_of("mlp-0", 0.5, when="2026-01-01T13:00"),  # of an old version
+            ),
+        )
+        document = search_document(record)
+        assert [row["look"] for row in document["test_results"]] == [1, 3, None]
+        print_report(Console(width=200), report_document(record))
+        lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+        for line in (
+            "cnn-0 export 90.00 % (0.0 to 100.0) 1 of 3 2026-01-01 10:01 out",
+            "cnn-0 retrain 88.00 % ± 1.23 (3 seeds); kept 87.00 % (80.0 to 95.0) 3 of 3 "
+            "2026-01-01 12:09 out",
+            "mlp-0 export 50.00 % – 2026-01-01 13:00 out",
+        ):
+            assert line in lines
+        assert "test results" not in printed(record_of(trial(0, 0.9)), capsys)
+
+
+@pytest.mark.parametrize(
+    ("first", "text"),
+    [
+        ((), "known-good"),
+        ([{"lr": 0.1}], "given"),
+        ([{"lr": 0.2}], "known-good"),
+        ([{"mlp.lr": 0.1}], "known-good"),
+        ([{"cnn.lr": 0.1, "mlp.layers": 3}], "given"),
+        ([{"widths": [64, 32]}], "given"),
+    ],
+)
+def test_what_the_study_gave_is_not_called_known_good(first: Any, text: str) -> None:
+    params = {"lr": 0.1, "widths": "64/32"}
+    record = record_of(
+        trial(0, 0.9, chosen_by="known-good", params=params), trial(1, 0.8, params=params)
+    )
+    record = dataclasses.replace(record, spec={**record.spec, "first": first})
+    best = search_document(record)["best_trials"]
+    assert [row["chosen_by"] for row in best] == [text, "random"]
 
 
 class TestVaried:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -27,6 +28,7 @@ from hpsearch.results.reports.document import report_document
 from hpsearch.results.reports.page import report_page, write_report
 from hpsearch.results.reports.pair import best_pair
 from hpsearch.results.reports.plots import family_studies, interactive
+from hpsearch.results.reports.search import search_section
 from hpsearch.results.tables import write_table
 
 NASTY = "<script>alert(1)</script>"
@@ -37,7 +39,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
     """A search of two families."""
-    spec = StudySpec(families=("logistic", "mlp"), trials=6, epochs=2, precision="fp32")
+    spec = StudySpec(
+        families=("logistic", "mlp"), trials=6, epochs=2, precision="fp32", artifacts="none"
+    )
     return search(spec, runs=tmp_path_factory.mktemp("runs"), device="cpu", workers=0)
 
 
@@ -50,7 +54,7 @@ def html(made: SearchRecord) -> str:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
     """A search of one trial."""
-    spec = StudySpec(families=("logistic",), trials=1, epochs=1, precision="fp32")
+    spec = StudySpec(families=("logistic",), trials=1, epochs=1, precision="fp32", artifacts="none")
     return search(spec, runs=tmp_path_factory.mktemp("small"), device="cpu", workers=0)
 
 
@@ -170,7 +174,11 @@ def test_names_from_outside_are_text(found: SearchRecord) -> None:
 def test_without_a_complete_trial_it_says_so_and_has_no_scripts(tmp_path: Path) -> None:
     wild = {"optimizer": "sgd", "lr": 0.5, "momentum": 0.99, "batch_norm": "no", "layers": 4}
     spec = StudySpec(
-        families=("mlp",), trials=1, epochs=2, overrides={**wild, "batch_size": 16, "width": 512}
+        artifacts="none",
+        families=("mlp",),
+        trials=1,
+        epochs=2,
+        overrides={**wild, "batch_size": 16, "width": 512},
     )
     record = search(spec, runs=tmp_path, device="cpu", workers=0)
     assert record.ranked() == []
@@ -196,7 +204,11 @@ def test_of_one_complete_trial_no_importance_is_shown(small: SearchRecord) -> No
 
 def test_several_objectives_have_a_front(tmp_path: Path) -> None:
     spec = StudySpec(
-        families=("logistic", "mlp"), trials=4, epochs=1, objective="val_loss,params,macs"
+        artifacts="none",
+        families=("logistic", "mlp"),
+        trials=4,
+        epochs=1,
+        objective="val_loss,params,macs",
     )
     record = search(spec, runs=tmp_path, device="cpu", workers=0)
     page = Page(report_page(record))
@@ -283,6 +295,19 @@ class TestBestPair:
         assert pair.comparison.conclusion.split("(")[0].strip() in html
         assert "60.00 % (10.0 to 90.0)" in html
         assert "opened 2 times" in html
+        # The first was exported again: both results are there, and in which order.
+        self.export(found, first.name, tmp_path / "<three>", 3)
+        record = load_search(found.runs)
+        html = report_page(record)
+        assert "Test results, the newest last" in Page(html).heads
+        looks = re.findall(r"<td>(\d\d\.\d\d) % \(10.0 to 90.0\)</td><td>(\d of 3)</td>", html)
+        assert looks == [("60.00", "1 of 3"), ("90.00", "2 of 3"), ("70.00", "3 of 3")]
+        assert f"{tmp_path}/&lt;three&gt;" in html
+        assert f"opened 3 times, for {first.name} (2 times), {second.name}. " in html
+        other = dataclasses.replace(record, name="other", results=())
+        (document,) = report_document(other, best=0)["searches"]
+        section = search_section(record, document, anchor="x").html
+        assert f"for {first.name} of digits (2 times), {second.name} of digits. " in section
 
     def test_an_export_that_is_gone_or_was_replaced_is_passed_over(
         self, found: SearchRecord, tmp_path: Path

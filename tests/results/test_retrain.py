@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpsearch import SearchRecord, StudySpec, TrialRecord, load_search, search
+from hpsearch import EarlyStopping, SearchRecord, StudySpec, TrialRecord, load_search, search
 from hpsearch.data.batches import steps_per_epoch
 from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.data.sealed import open_test_split
@@ -40,6 +40,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
     digits = load_dataset("digits")
     np.savez(folder / "few.npz", images=digits.images[:300], labels=digits.labels[:300])
     spec = StudySpec(
+        artifacts="none",
         data=str(folder / "few.npz"),
         families=("logistic", "mlp", "cnn"),
         trials=6,
@@ -234,6 +235,29 @@ def test_other_epochs_are_spanned_by_the_schedule(
     assert len(done.seeds[0].history) == 5
     assert load_checkpoint(done.folder / "model.pt").config.epochs == 5
     assert done.repeat is None
+
+
+@pytest.mark.usefixtures("quick")
+def test_epochs_that_are_asked_for_are_trained_all(found: SearchRecord, tmp_path: Path) -> None:
+    """Early stopping is the trial's; it goes where a number of epochs is given."""
+    best = found.leader("logistic")
+    assert best is not None
+    assert best.config is not None
+    stopping = EarlyStopping(patience=1, min_gain=1.0)
+    hasty = dataclasses.replace(
+        best, config=dataclasses.replace(best.config, early_stopping=stopping)
+    )
+    done = retrain(hasty, tmp_path / "own", seeds=1, device="cpu")
+    assert len(done.seeds[0].history) == 2
+    assert done.repeat is not None
+    done = retrain(hasty, tmp_path / "all", seeds=1, epochs=3, device="cpu")
+    assert len(done.seeds[0].history) == 3
+    assert done.repeat is None  # that of the trial might have ended earlier
+    done = retrain(best, tmp_path / "same", seeds=1, epochs=3, device="cpu")
+    assert done.repeat is not None
+    assert done.repeat.exact is True
+    assert len(repr(done)) < 300
+    assert best.name in repr(done)
 
 
 @pytest.mark.usefixtures("quick")

@@ -15,6 +15,7 @@ from sklearn.metrics import balanced_accuracy_score
 from hpsearch.data.dataset import ImageDataset, ImagePart
 from hpsearch.errors import CheckpointError
 from hpsearch.results.scores import BINS, calibration_error, score
+from hpsearch.results.words import score_rows
 from hpsearch.training.scores import classification_scores
 
 HANDS = ("female-dorsal", "female-palmar", "male-dorsal", "male-palmar")
@@ -103,6 +104,24 @@ def test_balanced_accuracy_is_that_of_scikit_learn() -> None:
     labels, guesses = [0, 0, 1, 1, 1], [0, 2, 1, 1, 0]
     found = score(sure(guesses), part(labels)).metrics["balanced_accuracy"]
     assert found == pytest.approx(balanced_accuracy_score(labels, guesses))
+
+
+def test_scores_say_over_what_classes_they_are() -> None:
+    """Classes a and b have images, c is predicted, of d nobody speaks."""
+    metrics = score(sure([0, 2], 4), part([0, 1], "abcd")).metrics
+    assert metrics["macro_f1"] == pytest.approx((1 + 0 + 0) / 3)
+    assert metrics["balanced_accuracy"] == pytest.approx((1 + 0) / 2)
+    rows = dict(score_rows(metrics))
+    assert rows["macro F1"] == "0.3333 (over the 3 classes that occur or are predicted)"
+    assert rows["balanced accuracy"] == "50.00 % (over the 2 classes that occur)"
+    assert rows["classes without images"] == "2 of 4: c, d"
+    # A report of an earlier version does not say how many they are.
+    del metrics["macro_f1_classes"]
+    rows = dict(score_rows(metrics))
+    assert rows["macro F1"] == "0.3333 (over the classes that occur or are predicted)"
+    rows = dict(score_rows(score(sure([0, 1], 2), part([0, 1], "ab")).metrics))
+    assert rows["macro F1"] == "1.0000"
+    assert "classes without images" not in rows
 
 
 def test_one_image_can_be_scored() -> None:

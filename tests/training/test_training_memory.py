@@ -3,11 +3,12 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from hpsearch.training.memory import is_out_of_memory, keep_freed_memory, release_memory
+from hpsearch.training.memory import PeakMemory, is_out_of_memory, keep_freed_memory, release_memory
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks at Linux' numbers of a process")
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="is for the GNU C library")
@@ -184,3 +185,44 @@ def test_a_gpu_gets_its_memory_back() -> None:
     with pytest.raises(torch.OutOfMemoryError) as caught:
         torch.empty(2**44, device=device)
     assert is_out_of_memory(caught.value)
+
+
+def test_the_peak_is_that_since_it_was_asked_for() -> None:
+    device = torch.device("cpu")
+    before = PeakMemory(device).mib()
+    if before is None:
+        pytest.skip("this system does not forget its peak")
+    peak = PeakMemory(device)
+    block = torch.ones(2**27)  # 512 MiB
+    during = peak.mib()
+    del block
+    release_memory(device)
+    assert peak.mib() == pytest.approx(during, abs=4)
+    after = PeakMemory(device).mib()
+    assert during is not None
+    assert after is not None
+    assert during - before > 450
+    assert during - after > 450
+
+
+def test_a_system_that_does_not_forget_its_peak_tells_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuses)
+    assert PeakMemory(torch.device("cpu")).mib() is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_peak_of_a_gpu_is_what_was_allocated_there() -> None:
+    device = torch.device("cuda:0")
+    held = torch.cuda.memory_allocated(device) / 2**20
+    block = torch.ones(2**26, device=device)  # 256 MiB
+    del block
+    peak = PeakMemory(device)
+    small = torch.ones(2**24, device=device)
+    del small
+    assert peak.mib() == pytest.approx(held + 64, abs=2)

@@ -328,6 +328,7 @@ class TestMeasuring:
     @pytest.fixture(autouse=True)
     def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(probe, "PROBE_SECONDS", 0.05)
+        monkeypatch.setattr(probe, "_HOPELESS", math.inf)  # whatever else the machine does
 
     @pytest.mark.parametrize("training", [True, False])
     @pytest.mark.parametrize("micro_batch", [0, 10])

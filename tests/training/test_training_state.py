@@ -41,9 +41,6 @@ from hpsearch.training.schedules import SCHEDULES
 from hpsearch.training.state import StateFiles, TrainingState, load_state, save_state
 from hpsearch.training.trainer import Training
 
-# torch warns of pickle protocols that it does not know, which is what damage looks like.
-pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
     family="cnn",

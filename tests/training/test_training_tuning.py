@@ -17,7 +17,7 @@ from hpsearch.data.dataset import ImageShape
 from hpsearch.data.store import cache_folder
 from hpsearch.training import tuning as tuning_module
 from hpsearch.training.model import StagedModel
-from hpsearch.training.tuning import FILE, Tuning, device_name, model_key, tuning_key
+from hpsearch.training.tuning import FILE, Tuning, device_name, device_words, model_key, tuning_key
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(family="own", batch_size=32)
@@ -238,3 +238,11 @@ def test_a_processor_has_a_name_on_every_system(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     assert device_name(CPU).startswith("arm64, ")
+
+
+def test_a_device_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    for threads, words in ((1, "cpu (1 thread)"), (3, "cpu (3 threads)")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert device_words(CPU) == words
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100 80GB HBM3")
+    assert device_words(torch.device("cuda:1")) == "cuda:1, NVIDIA H100 80GB HBM3"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpsearch.names import listed
-from hpsearch.results.units import accuracy, duration
+from hpsearch.training.units import accuracy, duration
 
 _MOST_VALUES = 6
 
@@ -19,12 +19,6 @@ def fixed(value: float | None) -> str:
 def whole(value: float | None) -> str:
     """A count, or a rate that is rounded to one."""
     return "–" if value is None else f"{value:,.0f}"
-
-
-def hours(seconds: float) -> str:
-    """3.25, with as many decimals as tell short searches apart."""
-    value = seconds / 3600
-    return f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
 
 
 def of_test(test: Mapping[str, Any] | None, *, short: bool = False) -> str:
@@ -46,6 +40,30 @@ def of_test(test: Mapping[str, Any] | None, *, short: bool = False) -> str:
         return accuracy(test["accuracy"])
     low, high = test["accuracy_95"]
     return f"{accuracy(test['accuracy'])} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def of_result(result: Mapping[str, Any]) -> str:
+    """What one look at the test split gave (a row of `test_results` of a search's document): of
+    several seeds first all of them, then the model that was kept.
+    """
+    test = scores_of(result["accuracy"], result["details"])
+    if test.get("mean") is None:
+        return of_test(test)
+    kept = {key: value for key, value in test.items() if key != "mean"}
+    return f"{of_test(test)}; kept {of_test(kept)}"
+
+
+def of_look(result: Mapping[str, Any], opened: int) -> str:
+    """2 of 5: which look at the test split it was."""
+    return "–" if result["look"] is None else f"{result['look']:,} of {opened:,}"
+
+
+def scores_of(accuracy: float, details: Mapping[str, Any]) -> dict[str, Any]:
+    """What `of_test` takes: of one model the interval of its accuracy; of several seeds their mean
+    and deviation.
+    """
+    known = ("accuracy_95", "mean", "std", "seeds", "on")
+    return {"accuracy": accuracy, **{key: details[key] for key in known if key in details}}
 
 
 def varied_text(varied: Mapping[str, Mapping[str, Any]]) -> str:

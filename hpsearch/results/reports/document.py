@@ -7,8 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hpsearch.engine.ablation import ablation_of
+from hpsearch.engine.ledger import TestResult
 from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.engine.states import ASIDE, DUPLICATE, INFEASIBLE
+from hpsearch.families import own_overrides
 from hpsearch.results.reports.rows import leaderboard, newest_test, varied_rows, why_not_ranked
 from hpsearch.results.tables import Cell, table_text
 
@@ -83,14 +86,11 @@ def search_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
     Returns:
         `leaderboard` has one row a family, the best first; `best_trials` are complete ones of all
         families; `pareto` are those that no other one dominates, and empty where there is but one
-        objective; `test_openings` counts the looks at the test split so far, and `test_results`
-        has what they gave.
+        objective; `ablation` is None where the search is none (see
+        `hpsearch.results.ablation.ablation_document`); `test_openings` are the looks at the test
+        split so far, and `test_results` has what they gave: `look` counts them from 1, and is None
+        where it is not known. Epochs are counted from 0.
     """
-    rows = [_family_row(record, family) for family in record.families]
-    keys = {
-        family: leader.key if (leader := record.leader(family)) else (float("-inf"),)
-        for family in record.families
-    }
     return {
         "search": record.name,
         "runs": str(record.place.runs),
@@ -104,13 +104,14 @@ def search_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
         "epochs": record.spec["epochs"],
         "seed": record.spec["seed"],
         "trials": {"asked": record.spec["trials"], "finished": record.finished},
-        "leaderboard": sorted(rows, key=lambda row: keys[row["family"]], reverse=True),
+        "leaderboard": [_family_row(record, family) for family in record.ranked_families()],
         "best_trials": [_trial_row(record, trial) for trial in record.ranked()[:best]],
         "pareto": (
             [_trial_row(record, trial) for trial in record.pareto()]
             if len(record.objectives) > 1
             else []
         ),
+        "ablation": _ablation(record),
         "failures": [
             {"trial": trial.name, "state": trial.state, "reason": trial.failure}
             for trial in record.trials
@@ -142,6 +143,7 @@ def search_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
                 "trial": result.trial,
                 "kind": result.kind,
                 "folder": result.folder,
+                "look": _look(record, result),
                 "accuracy": result.accuracy,
                 "details": dict(result.details),
             }
@@ -166,12 +168,55 @@ def trials_csv(records: SearchRecord | Sequence[SearchRecord]) -> str:
             [
                 record.name,
                 trial.name,
-                *(getattr(trial, name) for name in _FIELDS[2:]),
+                *(
+                    chosen_by(record, trial) if name == "chosen_by" else getattr(trial, name)
+                    for name in _FIELDS[2:]
+                ),
                 *(values.get(name) for name in costs),
                 *(trial.params.get(name) for name in params),
             ]
         )
     return table_text(heads, rows)
+
+
+def chosen_by(record: SearchRecord, trial: TrialRecord) -> str:
+    """What chose the trial's parameters; of what was tried first, whether the study gave them
+    ("ablation" or "given") or they are the family's own ("known-good").
+    """
+    if trial.chosen_by != "known-good":
+        return trial.chosen_by
+    for configuration in record.spec.get("first") or ():
+        own = own_overrides(trial.family, configuration)
+        given = {key: own[key] for key in own if key in trial.params}
+        if given and all(_as_parameter(given[key]) == trial.params[key] for key in given):
+            return "ablation" if ablation_of(record) else "given"
+    return trial.chosen_by
+
+
+def _as_parameter(value: Any) -> Any:
+    return "/".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _ablation(record: SearchRecord) -> dict[str, Any] | None:
+    ablation = ablation_of(record)
+    if ablation is None:
+        return None
+    # It draws, too, and all other reports in a terminal can do without what that takes to load.
+    from hpsearch.results.ablation import ablation_document
+
+    return ablation_document(ablation)
+
+
+def _look(record: SearchRecord, result: TestResult) -> int | None:
+    """Which look at the test split gave the result: the trial's last one before it."""
+    looks = [
+        number
+        for number, opening in enumerate(record.openings, start=1)
+        if opening.trial == result.trial
+        and opening.search in ("", record.name)
+        and opening.when <= result.when
+    ]
+    return looks[-1] if looks else None
 
 
 def _set_aside(record: SearchRecord, state: str) -> list[dict[str, str]]:
@@ -207,7 +252,7 @@ def _trial_row(record: SearchRecord, trial: TrialRecord) -> dict[str, Any]:
         "best_epoch": trial.best_epoch,
         "parameters": trial.parameters,
         "seconds": trial.seconds,
-        "chosen_by": trial.chosen_by,
+        "chosen_by": chosen_by(record, trial),
         "params": dict(trial.params),
         "checkpoint": str(trial.checkpoint) if trial.checkpoint else None,
         "test": newest_test(record, trial),

@@ -12,12 +12,12 @@ from hpsearch.engine.records import SearchRecord
 from hpsearch.errors import SearchError
 from hpsearch.figures.page import page, safe, short, table
 from hpsearch.files import write_text
-from hpsearch.results.reports.cells import fixed, hours, of_test, varied_text, whole
+from hpsearch.results.reports.cells import fixed, of_test, time_text, varied_text, whole
 from hpsearch.results.reports.document import distinct, report_document
 from hpsearch.results.reports.pair import best_pair, pair_section
 from hpsearch.results.reports.search import search_section
-from hpsearch.results.units import accuracy, objective_value, scaled
 from hpsearch.training.objectives import DEFAULT_OBJECTIVE, objective_info
+from hpsearch.training.units import accuracy, objective_value, scaled
 
 _STYLE = """
 h3 { font-size: .95rem; margin: 1.4rem 0 .2rem; }
@@ -128,7 +128,7 @@ def _leaderboard(document: Mapping[str, Any]) -> Iterator[str]:
         *("family", "best trial"),
         *(["objective"] if others else []),
         *("val. acc.", "val. loss", "test acc. (95 %)", "test opened"),
-        *("trials", "epochs", "hours", "parameters", "MACs", "images/s"),
+        *("trials", "epochs", "time", "parameters", "MACs", "images/s"),
     ]
     rows = []
     for row in document["leaderboard"]:
@@ -148,7 +148,7 @@ def _leaderboard(document: Mapping[str, Any]) -> Iterator[str]:
                 whole(row["test_openings"]),
                 whole(row["trials"]),
                 whole(row["epochs"]),
-                hours(row["seconds"]),
+                time_text(row["seconds"]),
                 whole(row["parameters"]),
                 "–" if row["macs"] is None else scaled(row["macs"]),
                 whole(row["images_per_second"]),
@@ -162,7 +162,7 @@ def _leaderboard(document: Mapping[str, Any]) -> Iterator[str]:
     yield (
         '<p class="soft">Trials are chosen by the validation images alone; only what was exported '
         "or retrained has a test score, with its 95 % interval or, over several seeds, the "
-        "standard deviation. Trials, epochs and hours are all of the family; MACs are the "
+        "standard deviation. Trials, epochs and time are all of the family; MACs are the "
         "multiplications of one image's forward pass; how often the test split was opened is "
         "counted for the search.</p>"
     )

@@ -14,7 +14,7 @@ from hpsearch.results.bundle import METRICS
 from hpsearch.results.compare import Comparison, compare
 from hpsearch.results.predictions import PREDICTIONS
 from hpsearch.results.reports.cells import facts
-from hpsearch.results.units import accuracy
+from hpsearch.training.units import accuracy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def pair_section(pair: Pair) -> Iterator[str]:
             (f"second: {second}", accuracy(result.second_accuracy)),
             ("second less first", f"{100 * result.difference:+.2f} points"),
             ("its 95 % interval", interval),
-            ("McNemar's exact test", f"p = {result.p_value:.3g}"),
+            (safe(result.method), f"p = {result.p_value:.3g}"),
         ]
     )
     counts = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from hpsearch.engine.records import HISTORY, SearchRecord, TrialRecord
 from hpsearch.engine.states import ASIDE
 from hpsearch.errors import CheckpointError
 from hpsearch.families import build_model
+from hpsearch.results.reports.cells import scores_of
 from hpsearch.training.costs import count_macs
 from hpsearch.training.history import read_history
 from hpsearch.training.model import parameter_counts
@@ -105,8 +106,7 @@ def newest_test(record: SearchRecord, trial: TrialRecord | None) -> dict[str, An
         "kind": result.kind,
         "when": result.when,
         "folder": result.folder,
-        "accuracy": result.accuracy,
-        **_spread(result.details),
+        **scores_of(result.accuracy, result.details),
     }
 
 
@@ -179,12 +179,6 @@ def _varied_row(record: SearchRecord, family: str, leader: TrialRecord | None) -
         "val_accuracy": leader.val_accuracy if leader else None,
         "test": newest_test(record, leader),
     }
-
-
-def _spread(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Of one model the interval of its accuracy; of several seeds their mean and deviation."""
-    known = ("accuracy_95", "mean", "std", "seeds", "on")
-    return {key: details[key] for key in known if key in details}
 
 
 def _macs(record: SearchRecord, trial: TrialRecord) -> int | None:

@@ -6,12 +6,23 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hpsearch.engine.ablation import ablation_of
 from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.engine.states import ASIDE
+from hpsearch.figures.ablation import value_text
 from hpsearch.figures.factors import factors_figure
 from hpsearch.figures.page import drawing, safe, short, table
 from hpsearch.figures.trials import front_figure, trials_figure
-from hpsearch.results.reports.cells import facts, fixed, of_test, time_text, whole
+from hpsearch.results.ablation import ablation_picture
+from hpsearch.results.reports.cells import (
+    facts,
+    fixed,
+    of_look,
+    of_result,
+    of_test,
+    time_text,
+    whole,
+)
 from hpsearch.results.reports.plots import (
     MOST_PARAMETERS,
     FamilyStudy,
@@ -21,7 +32,7 @@ from hpsearch.results.reports.plots import (
     family_studies,
     interactive,
 )
-from hpsearch.results.units import accuracy, objective_value
+from hpsearch.training.units import accuracy, objective_difference, objective_value, time_of
 
 _MOST_LINES = 20
 """Of failures and the like so many are listed."""
@@ -52,10 +63,12 @@ def search_section(record: SearchRecord, document: Mapping[str, Any], *, anchor:
         f'<section id="{anchor}">\n<h2>Search {short(record.name)}</h2>',
         facts(_facts(record, document)),
         f"<p>{_openings(document)}</p>",
+        *_tests(document),
         *_best_trials(record, document),
         *_times(record),
         *_curves(record),
         *_front(record),
+        *_ablation(record, document),
         *(part for study in studies for part in _family(record, study, plots[study.family])),
         *_troubles(document),
         "</section>",
@@ -102,7 +115,10 @@ def _openings(document: Mapping[str, Any]) -> str:
         )
     by_trial: dict[str, int] = {}
     for opening in openings:
-        by_trial[opening["trial"]] = by_trial.get(opening["trial"], 0) + 1
+        # Looks are counted over all searches that have the same test images.
+        of = "" if opening["search"] == document["search"] else f" of {opening['search']}"
+        name = f"{opening['trial']}{of}"
+        by_trial[name] = by_trial.get(name, 0) + 1
     named = [f"{trial}" + (f" ({n} times)" if n > 1 else "") for trial, n in by_trial.items()]
     looks = safe(", ".join(named[:_MOST_LINES])) + (", …" if len(named) > _MOST_LINES else "")
     if len(openings) == 1:
@@ -114,6 +130,22 @@ def _openings(document: Mapping[str, Any]) -> str:
         "of several test scores gets one that is too good: only a score of a model that was chosen "
         "before can be believed."
     )
+
+
+def _tests(document: Mapping[str, Any]) -> Iterator[str]:
+    """What each export and retraining gave, not only the newest of each trial."""
+    opened = len(document["test_openings"])
+    rows = [
+        (
+            *(short(row["trial"]), safe(row["kind"]), safe(of_result(row))),
+            *(of_look(row, opened), safe(time_of(row["when"])), safe(row["folder"])),
+        )
+        for row in document["test_results"]
+    ]
+    if rows:
+        heads = ("trial", "by", "test accuracy (95 %)", "look", "when (UTC)", "folder")
+        yield "<h3>Test results, the newest last</h3>"
+        yield f'<div class="wide best">{table(heads, rows)}</div>'
 
 
 def _best_trials(record: SearchRecord, document: Mapping[str, Any]) -> Iterator[str]:
@@ -129,7 +161,7 @@ def _best_trials(record: SearchRecord, document: Mapping[str, Any]) -> Iterator[
             "val. acc.": accuracy(row["val_accuracy"]),
             "loss": fixed(row["val_loss"]),
             "test acc.": safe(of_test(row["test"], short=True)),
-            "epoch": whole(row["best_epoch"]),
+            "best epoch": whole(row["best_epoch"]),
             "parameters": safe(_parameters(row["params"])),
         }
         for row in document["best_trials"]
@@ -138,6 +170,7 @@ def _best_trials(record: SearchRecord, document: Mapping[str, Any]) -> Iterator[
     cells = [list(row.values()) for row in rows]
     yield "<h3>Best trials</h3>"
     yield f'<div class="wide best">{table(heads, cells, numbers=range(2, len(heads) - 1))}</div>'
+    yield '<p class="soft">Epochs are counted from 0, here and in the figures.</p>'
 
 
 def _parameters(params: Mapping[str, Any]) -> str:
@@ -211,6 +244,37 @@ def _front(record: SearchRecord) -> Iterator[str]:
     yield table(heads, rows, numbers=range(1, len(heads)))
 
 
+def _ablation(record: SearchRecord, document: Mapping[str, Any]) -> Iterator[str]:
+    ablation = ablation_of(record)
+    if ablation is None:
+        return
+    objective, center = record.objective, document["ablation"]["center"]
+    values = ", ".join(f"{name} {value_text(value)}" for name, value in center["values"].items())
+    yield "<h3>Ablation: one parameter at a time</h3>"
+    yield f"<p>Center: {short(center['trial'] or 'no trial yet')} ({safe(values)}).</p>"
+    yield drawing(
+        ablation_picture(ablation),
+        alt="for each parameter the learning curves and the outcomes of its values",
+    )
+    points = "points" if objective.is_share else "difference"
+    for name, rows in document["ablation"]["parameters"].items():
+        cells = [
+            (
+                safe(value_text(row["setting"])) + (" (center)" if row["is_center"] else ""),
+                short(row["trial"] or "–"),
+                objective_value(objective, row["value"])
+                if row["value"] is not None
+                else safe(row["state"]),
+                objective_difference(objective, row["difference"]),
+                fixed(row["val_loss"]),
+                whole(row["best_epoch"]),
+            )
+            for row in rows
+        ]
+        heads = (short(name), "trial", objective.short, points, "loss", "best epoch")
+        yield table(heads, cells, numbers=range(2, 6))
+
+
 def _family(record: SearchRecord, study: FamilyStudy, plots: Sequence[Plot]) -> Iterator[str]:
     if not study.records:
         return
@@ -231,7 +295,8 @@ def _family(record: SearchRecord, study: FamilyStudy, plots: Sequence[Plot]) -> 
             yield f"<h3>{safe(plot.title)}</h3>"
         yield _box(plot)
     factors = factors_of(study, record.leader(study.family))
-    if factors:
+    # Of an ablation there is a figure already, in which the other parameters do not differ.
+    if factors and ablation_of(record) is None:
         title = f"{record.name}, {study.family}: one parameter at a time"
         yield "<h3>One parameter at a time</h3>"
         yield (

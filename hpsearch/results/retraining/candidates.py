@@ -84,11 +84,13 @@ class Comparison:
 
     Attributes:
         candidates: the best by the folds first.
+        asked: how many there were to be; a search may have fewer complete trials.
         train_images: that each fold trains on, in the mean.
         searched_images: that the search trained on.
     """
 
     candidates: tuple[Candidate, ...]
+    asked: int
     objective: Objective
     folds: int
     train_images: int
@@ -108,6 +110,11 @@ class Comparison:
     def notes(self) -> tuple[str, ...]:
         """What it shows, in sentences."""
         notes = [self._luck()]
+        if len(self.candidates) < self.asked:
+            notes.append(
+                f"{self.asked} configurations were asked for, but the search has only "
+                f"{len(self.candidates)} complete trials: these are compared."
+            )
         if self.winner is self.favourite:
             notes.append(f"{self.winner.trial.name} stays the best of {len(self.candidates)}.")
         else:
@@ -195,9 +202,9 @@ def compare_candidates(
     device: torch.device,
     watch: Watch = lambda _: None,
 ) -> Comparison:
-    """Trains the search's `top` best configurations on `folds` divisions of its training and
-    validation images, each with a seed of its own and its own early stopping, and ranks them by the
-    mean of the objective over the folds.
+    """Trains the search's `top` best configurations, or as many as it has, on `folds` divisions of
+    its training and validation images, each with a seed of its own and its own early stopping, and
+    ranks them by the mean of the objective over the folds.
 
     The test images are in no fold. As in the search, the value of a training is that of its best
     epoch.
@@ -235,6 +242,7 @@ def compare_candidates(
         )
     return Comparison(
         candidates=tuple(candidates),
+        asked=top,
         objective=objective,
         folds=folds,
         train_images=round(_mean_images(splits)),

@@ -43,12 +43,12 @@ from hpsearch.results.retraining.seeds import SeedRun, Spread
 from hpsearch.results.retraining.stored import stored_config
 from hpsearch.results.source import search_data, search_of
 from hpsearch.results.tables import write_table
-from hpsearch.results.units import accuracy
 from hpsearch.training.checkpoint import load_checkpoint
 from hpsearch.training.device import resolve_device
 from hpsearch.training.memory import keep_freed_memory
 from hpsearch.training.objectives import objective_info
 from hpsearch.training.tuning import device_name
+from hpsearch.training.units import accuracy
 
 SEEDS = "seeds"
 CANDIDATES = "candidates"
@@ -85,6 +85,13 @@ class Retrained:
     metrics: dict[str, Any]
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return (
+            f"Retrained(folder={str(self.folder)!r}, trial={self.trial.name!r}, on={self.on!r}, "
+            f"seeds={len(self.seeds)}, accuracy={self.accuracy.mean:.4f}, "
+            f"times_opened={self.times_opened})"
+        )
+
 
 def retrain(
     trial: TrialRecord,
@@ -108,7 +115,7 @@ def retrain(
             the objective. "train+val": on the training and the validation images together, for as
             many epochs as the trial's best one took, with the schedules that it had; there is
             nothing left to validate on, and what is kept is the first seed's model.
-        epochs: another number of epochs, which the schedules then span.
+        epochs: exactly so many, without early stopping; the schedules span them.
         replace: take the place of an export that exists.
         watch: is told of each epoch.
 
@@ -141,8 +148,9 @@ def retrain_best(
     device: str = "auto",
     watch: Watch = lambda _: None,
 ) -> Retrained:
-    """Trains a search's `top` best configurations on `folds` divisions of its training and
-    validation images, and `retrain`s the one that stays best, which alone is tested.
+    """Trains a search's `top` best configurations (all, where it has fewer complete trials) on
+    `folds` divisions of its training and validation images, and `retrain`s the one that stays best,
+    which alone is tested.
 
     On both parts it is trained for the median of the epochs that were best on the folds.
 
@@ -240,21 +248,31 @@ def _notes(
     repeat: Repeat | None,
     comparison: Comparison | None,
 ) -> list[str]:
-    notes = [f"Test accuracy with one seed: {accuracy(spread.mean)}; there is no spread to tell."]
-    if spread.std is not None and spread.interval is not None:
-        low, high = spread.interval
-        notes = [
-            f"Test accuracy over {spread.count} seeds: {accuracy(spread.mean)} in the mean, "
-            f"standard deviation {100 * spread.std:.2f} points, 95 % interval of the mean "
-            f"{accuracy(low)} to {accuracy(high)} (Student's t, for other seeds on the same "
-            "images)."
-        ]
+    notes = [_spread_note(spread)]
     notes += [
         f"Seed {seed.seed} could not be trained: {seed.failure}." for seed in seeds if seed.failure
     ]
     notes += job.notes
     notes += [] if repeat is None else [repeat.text]
     return notes + ([] if comparison is None else list(comparison.notes))
+
+
+def _spread_note(spread: Spread) -> str:
+    """The mean over the seeds, and as much of the spread as so many of them can tell."""
+    if spread.std is None:
+        return f"Test accuracy with one seed: {accuracy(spread.mean)}; there is no spread to tell."
+    start = (
+        f"Test accuracy over {spread.count} seeds: {accuracy(spread.mean)} in the mean, "
+        f"standard deviation {100 * spread.std:.2f} points"
+    )
+    if spread.interval is None:
+        few = "two seeds are" if spread.count == 2 else "seeds that all agree are"
+        return f"{start}; {few} too little for an interval of the mean."
+    low, high = spread.interval
+    return (
+        f"{start}, 95 % interval of the mean {accuracy(low)} to {accuracy(high)} (Student's t, for "
+        "other seeds on the same images)."
+    )
 
 
 def _facts(job: SeedJob, done: Retrained) -> dict[str, Any]:

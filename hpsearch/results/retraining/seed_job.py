@@ -74,7 +74,7 @@ def seed_job(
 
     Args:
         seeds: how many.
-        epochs: as the user asks.
+        epochs: as the user asks: so many, without early stopping.
         folds_length: how many the configuration wanted when it was trained on folds.
     """
     config = stored_config(trial, device)
@@ -82,8 +82,10 @@ def seed_job(
     notes: list[str] = []
     length, repeats, why = None, False, ""
     if on == "train":
-        repeats = epochs in (None, config.epochs)
-        config = dataclasses.replace(config, epochs=epochs or config.epochs)
+        stored = config
+        if epochs is not None:
+            config = dataclasses.replace(config, epochs=epochs, early_stopping=None)
+        repeats = config == stored
     else:
         followed = follows_validation(config)
         history = read_history(trial.folder / HISTORY) if followed else ()

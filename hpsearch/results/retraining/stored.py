@@ -8,7 +8,7 @@ import optuna
 import torch
 
 from hpsearch.config import TrainConfig
-from hpsearch.engine.fit import SETTING
+from hpsearch.engine.hidden import SETTING, hidden
 from hpsearch.engine.place import study_name
 from hpsearch.engine.records import TrialRecord
 from hpsearch.engine.storage import open_storage
@@ -36,7 +36,7 @@ def surroundings(trial: TrialRecord) -> Surroundings:
     study = optuna.load_study(
         study_name=study_name(trial.search, trial.family), storage=open_storage(trial.place)
     )
-    stored = study.get_trials(deepcopy=False)[trial.number].user_attrs.get(SETTING, {})
+    stored = hidden(study.get_trials(deepcopy=False)[trial.number], SETTING) or {}
     return Surroundings(
         device=stored.get("device", ""),
         threads=stored.get("threads", study.user_attrs.get("threads")),

@@ -1,13 +1,16 @@
-"""How measured values are written for people, in terminals and on pages."""
+"""How measured values are shown to people, in terminals, on pages and in pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hpsearch.training.costs import Cost
     from hpsearch.training.objectives import Objective
+
+EPOCHS = "Epochs are counted from 0."
 
 
 def duration(seconds: float) -> str:
@@ -18,6 +21,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def time_of(when: str) -> str:
+    """2026-05-31 12:05, of a time in ISO 8601."""
+    return when[:16].replace("T", " ")
 
 
 def accuracy(value: float | None) -> str:
@@ -60,3 +68,21 @@ def objective_difference(objective: Objective, value: float | None, *, sign: str
     if value is None:
         return "–"
     return f"{100 * value:{sign}.2f}" if objective.is_share else f"{value:{sign}.4f}"
+
+
+def floor_of(objective: Objective, finals: Sequence[float], drawn: Sequence[float]) -> float:
+    """The least value that a picture of trials shows, so that the better ones can be told apart:
+    bad ones may lie below it.
+
+    Args:
+        finals: those by which trials are told apart, their best ones.
+        drawn: all that there are; at least one.
+    """
+    lowest = min(drawn)
+    known = sorted(value for value in finals if math.isfinite(value))
+    if not objective.is_share or not known:
+        return lowest
+    # Of three trials, two are shown.
+    high, third = known[-1], known[len(known) // 3]
+    focus = high - 2 * (high - third)
+    return focus if high > third and focus > lowest + 0.3 * (high - lowest) else lowest
