@@ -27,7 +27,8 @@ from hpsearch.engine.lease_table import Lease
 from hpsearch.engine.place import Place
 from hpsearch.errors import SearchError
 
-BUSY_SECONDS = 60
+BUSY_SECONDS = 20
+"""For so long SQLite waits for the lock before the database counts as away."""
 
 OUTAGE_SECONDS = 600
 """For so long a call waits for a database that is away: a restart, a failover."""
@@ -105,6 +106,11 @@ class SearchStorage(RDBStorage):
                 if deadline is not None:
                     self._mark(away=False)
                 return result
+
+    @property
+    def is_away(self) -> bool:
+        """Whether a call waits for the database now."""
+        return self._away_since is not None
 
     def _mark(self, *, away: bool) -> None:
         """Tells that the database has gone or come back; several threads may find out."""

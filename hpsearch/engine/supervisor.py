@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from hpsearch.engine.events import (
+    DatabaseAway,
     EpochFinished,
     Event,
     TrialFinished,
@@ -82,6 +83,11 @@ class Done:
     """A worker's last word where there is nothing left to do, or it was told to stop."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Alive:
+    """A worker's sign of life for its supervisor, which needs no database."""
+
+
 class _Process:
     """A worker process that is or was running.
 
@@ -90,6 +96,8 @@ class _Process:
         trial: the name of the one that it runs.
         refused: why it cannot work, where that was its last word.
         is_done: whether its last word was that it has nothing left to do.
+        lacks_database: whether it waits for the database.
+        killed_for: why the supervisor killed it, where it did so to free the database.
     """
 
     def __init__(self, log: IO[bytes], path: Path) -> None:
@@ -98,6 +106,9 @@ class _Process:
         self.trial = ""
         self.refused = ""
         self.is_done = False
+        self.lacks_database = False
+        self.killed_for = ""
+        self._heard = math.inf  # when it last said something; it starts with imports, in silence
         paths = os.pathsep.join(path for path in sys.path if path)
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "hpsearch.engine.worker_process"],
@@ -134,9 +145,20 @@ class _Process:
         assert self.popen.stdout is not None  # noqa: S101 - a pipe
         try:
             while True:
-                into.put((self, pickle.load(self.popen.stdout)))  # noqa: S301 - our own child
+                event = pickle.load(self.popen.stdout)  # noqa: S301 - our own child
+                self._heard = time.monotonic()
+                if isinstance(event, Alive):
+                    continue
+                if isinstance(event, DatabaseAway):
+                    self.lacks_database = event.away
+                into.put((self, event))
         except Exception:  # the end, or a half word of one that was killed
             into.put((self, None))
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long it has said nothing."""
+        return time.monotonic() - self._heard
 
     def kill(self) -> None:
         """Ends it at once."""
@@ -207,6 +229,17 @@ class Supervisor:
         Raises:
             SearchError: no worker is left, and not because it had nothing to do.
         """
+        over = threading.Event()
+        guard = threading.Thread(
+            target=self._free_database, args=(storage, jobs[0].grace, over), daemon=True
+        )
+        guard.start()
+        try:
+            self._run(jobs, storage, stop)
+        finally:
+            over.set()
+
+    def _run(self, jobs: Sequence[Job], storage: SearchStorage, stop: Stop) -> None:
         self._storage = storage
         deaths = {job.number: 0 for job in jobs}  # in a row
         restarts = dict.fromkeys(deaths, 0)
@@ -253,6 +286,24 @@ class Supervisor:
         if all(ends) and not stop.wanted:
             raise SearchError(f"no worker is left; the last one ended with: {ends[-1]}")
 
+    def _free_database(self, storage: SearchStorage, grace: float, over: threading.Event) -> None:
+        """Kills a worker that does not move while others wait for the database: it was stopped in
+        the middle of a transaction, whose lock on SQLite's file ends with it.
+
+        In a thread, because the supervisor may be one of those who wait.
+        """
+        while not over.wait(1.0):
+            running = tuple(self._running)
+            if not storage.is_away and not any(process.lacks_database for process in running):
+                continue
+            for process in running:
+                if process.silent_seconds > grace and not process.killed_for:
+                    process.killed_for = (
+                        f"killed, since it did not move for {process.silent_seconds:.0f} s while "
+                        "others waited for the database"
+                    )
+                    process.popen.kill()
+
     def _spawn(self) -> _Process:
         self._logs += 1
         folder = self._place.private / "logs"
@@ -293,7 +344,7 @@ class Supervisor:
         self._running.remove(process)
         reason = process.refused
         if not process.is_done and not reason:
-            reason = _reason(code, process.log)
+            reason = process.killed_for or _reason(code, process.log)
         if reason and process.job is not None:
             # One that refused to work gave its trial back by itself, if it could.
             release_dead(storage, process.job.owner, reason, died=not process.refused)

@@ -10,6 +10,7 @@ import os
 import pickle
 import sys
 import threading
+import time
 from typing import IO, Any
 
 import torch
@@ -19,8 +20,8 @@ from hpsearch.engine.events import DatabaseAway
 from hpsearch.engine.setup import load_studies, peek, prepare_data, stored_paces
 from hpsearch.engine.stop import Stop, stopped_by_signals
 from hpsearch.engine.storage import open_storage, storage_errors, wait_for_server
-from hpsearch.engine.supervisor import LENGTH, STOP, Done, Job, Refusal
-from hpsearch.engine.work import work
+from hpsearch.engine.supervisor import LENGTH, STOP, Alive, Done, Job, Refusal
+from hpsearch.engine.work import BEATS, work
 from hpsearch.engine.worker import Worker
 from hpsearch.errors import HpsearchError, SearchError
 from hpsearch.families import family_label
@@ -58,6 +59,7 @@ def main() -> int:
     job: Job = pickle.loads(message)  # noqa: S301 - of the supervisor
     stop = Stop()
     threading.Thread(target=_listen, args=(stop,), daemon=True).start()
+    threading.Thread(target=_beat, args=(out, job.grace / BEATS), daemon=True).start()
     try:
         with storage_errors(job.place), stopped_by_signals(stop, lambda: None):
             run(job, stop, out)
@@ -86,6 +88,13 @@ def _listen(stop: Stop) -> None:
     """Waits for the wish to stop, or for the supervisor's end."""
     told = os.read(_STDIN, len(STOP))
     stop.request("handed back" if told == STOP else "its supervisor is gone")
+
+
+def _beat(out: _Out, every: float) -> None:
+    """Shows the supervisor that this process moves, even while it waits for the database."""
+    while True:
+        out.send(Alive())
+        time.sleep(every)
 
 
 def run(job: Job, stop: Stop, out: _Out) -> None:

@@ -121,6 +121,22 @@ class Crew:
         return [event for event in self.events if is_event(kind, **fields)(event)]
 
 
+def freeze_between_writes(pid: int, runs: Path) -> None:
+    """Stops a process when it is not in the middle of a transaction, which would lock the others
+    out.
+    """
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        with contextlib.closing(sqlite3.connect(runs / DATABASE, timeout=1)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(0.05)
+            else:
+                return
+
+
 def newest(folder: Path, pattern: str = "state-*.pt") -> list[Path]:
     """The states in a folder, the newest first."""
     return sorted(folder.glob(pattern), key=lambda path: int(path.stem[6:]), reverse=True)
@@ -290,7 +306,7 @@ def test_a_worker_that_was_stopped_for_too_long_is_fenced(
     def freeze(crew: Crew, event: Event) -> None:
         if is_event(EpochFinished, name="mlp-0")(event) and event.result.epoch == 2 and not frozen:
             frozen.append(crew.worker_of("mlp-0"))
-            os.kill(frozen[0], signal.SIGSTOP)
+            freeze_between_writes(frozen[0], tmp_path)
         elif frozen and not seen:
             taken = crew.worker_of("mlp-0") != frozen[0]
             over = bool([e for e in crew.all(TrialFinished) if e.trial.name == "mlp-0"])
@@ -329,7 +345,7 @@ def test_a_worker_that_stays_frozen_does_not_hold_up_the_end(
     def freeze(crew: Crew, event: Event) -> None:
         if is_event(EpochFinished, name="mlp-0")(event) and event.result.epoch == 2 and not frozen:
             frozen.append(crew.worker_of("mlp-0"))
-            os.kill(frozen[0], signal.SIGSTOP)
+            freeze_between_writes(frozen[0], tmp_path)
 
     crew = Crew(freeze)
     record = crew.search(with_trials(2, epochs=6), tmp_path, 2, grace=2.0)
@@ -387,16 +403,17 @@ def test_the_disk_is_full_and_then_freed(
 
 
 FAMILY = '''
-import os, signal, sys
+import os, signal, sqlite3, sys
+from pathlib import Path
 import torch
 from torch import nn
 from hpsearch import Family, StagedModel, ask_start, suggest_training
 
-MOODS = ("calm", "kill-1", "kill-3", "exit-1")
+MOODS = ("calm", "kill-1", "kill-3", "exit-1", "lock-2")
 
 
 class Moody(nn.Module):
-    """Ends its process in its first or third epoch of training."""
+    """Ends or stops its process in its first or third epoch of training."""
 
     def __init__(self, mood):
         super().__init__()
@@ -410,10 +427,22 @@ class Moody(nn.Module):
         if epoch and self.seen > (int(epoch) - 1) * IMAGES + IMAGES / 2:
             if kind == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if kind == "lock":
+                self.lock()
+                return x
             print("these are my last words", file=sys.stderr)
             sys.stderr.flush()
             os._exit(7)
         return x
+
+    def lock(self):
+        """Stops, once, in the middle of a transaction."""
+        marker = Path("MARKER")
+        if not marker.exists():
+            marker.touch()
+            connection = sqlite3.connect("DATABASE")
+            connection.execute("BEGIN IMMEDIATE")
+            os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def suggest(s, shape):
@@ -439,10 +468,41 @@ FAMILY = Family(
 '''
 
 
+def moody_family(tmp_path: Path) -> Path:
+    """The file of a family whose trials end or stop their worker."""
+    path = tmp_path / "moody.py"
+    text = FAMILY.replace("IMAGES", "1077").replace("MARKER", str(tmp_path / "was-locked"))
+    path.write_text(text.replace("DATABASE", str(tmp_path / "runs" / DATABASE)), encoding="utf-8")
+    return path
+
+
+def test_a_worker_that_is_stopped_in_a_transaction_is_killed(tmp_path: Path) -> None:
+    """Nobody else could write to the database; only its end sets it free."""
+    path = moody_family(tmp_path)
+    spec = StudySpec(
+        artifacts="none",
+        families=(str(path),),
+        trials=4,
+        epochs=4,
+        checkpoint_every=1,
+        sampler="random",
+        pruner="none",
+        overrides={"mood": ("calm", "lock-2")},
+        first=({"mood": "lock-2"},),
+    )
+    crew = Crew(lambda *_: None)
+    record = crew.search(spec, tmp_path / "runs", 2, grace=3.0)
+    assert (tmp_path / "was-locked").exists()
+    assert [trial.state for trial in record.trials] == ["complete"] * 4
+    killed, *others = [event for event in crew.all(WorkerEnded) if event.reason]
+    assert "since it did not move for" in killed.reason
+    assert "waited for the database" in killed.reason
+    assert not others
+
+
 def test_a_trial_that_kills_its_worker_fails_after_two_attempts(tmp_path: Path) -> None:
     """As the system does when memory is short; and what a model prints disturbs nobody."""
-    path = tmp_path / "moody.py"
-    path.write_text(FAMILY.replace("IMAGES", "1077"), encoding="utf-8")
+    path = moody_family(tmp_path)
     moods = ("kill-1", "kill-3", "exit-1")
     spec = StudySpec(
         artifacts="none",
