@@ -1,6 +1,6 @@
 """Makes the README's pictures from a real run of the default search.
 
-    .venv/bin/python scripts/make_pictures.py
+    sh scripts/make_pictures.sh
 
 Writes .github/pictures/live-view.svg (the live view in the middle of the search),
 confusion-matrix.png (of the export at its end), dashboard-study.png and dashboard-trial.png (pages

@@ -21,7 +21,7 @@ from hpsearch.cli.options import (
     takes,
 )
 from hpsearch.cli.progress import progress_line
-from hpsearch.cli.study import Data, Families, Set, Study, study_spec
+from hpsearch.cli.study import Data, Families, NoFirst, Set, Study, study_spec
 from hpsearch.cli.text import duration, say
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def check_cli(
     data: Data = None,
     family: Families = None,
     set_: Set = None,
+    no_first: NoFirst = False,
     trial: Annotated[
         str | None,
         typer.Option(metavar="TRIAL", help="Check this trial of a search instead, such as cnn-7."),
@@ -64,6 +65,7 @@ def check_cli(
         reading,
         split,
         families=family,
+        no_first=no_first,
         name=name,
         seed=seed,
         overrides=set_ or [],

@@ -22,6 +22,7 @@ from hpsearch.cli.study import (
     Attempts,
     Data,
     Families,
+    NoFirst,
     Objective,
     Patience,
     Pruner,
@@ -114,6 +115,7 @@ def search_cli(
         ),
     ] = None,
     set_: Set = None,
+    no_first: NoFirst = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, estimate the time, and stop.")
     ] = False,
@@ -135,6 +137,7 @@ def search_cli(
         reading,
         split,
         families=family,
+        no_first=no_first,
         trials=trials,
         epochs=epochs,
         name=name,

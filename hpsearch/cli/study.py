@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 from hpsearch.cli.options import DataOptions, SplitOptions
 
 if TYPE_CHECKING:
+    from hpsearch.data.spec import DataSpec
     from hpsearch.engine.spec import StudySpec
     from hpsearch.families import Override, ParamValue
 
@@ -20,7 +22,13 @@ Study = Annotated[
     typer.Argument(
         metavar="STUDY.py",
         help="A Python file that sets study = StudySpec(...); see studies/. "
-        "The options below change what it says.",
+        "The options below come before what it says.",
+    ),
+]
+NoFirst = Annotated[
+    bool,
+    typer.Option(
+        "--no-first", help="Leave out the configurations that the study file has tried first."
     ),
 ]
 Data = Annotated[
@@ -112,13 +120,18 @@ def study_spec(
     split: SplitOptions,
     *,
     families: list[str] | None,
+    no_first: bool = False,
     **options: Any,
 ) -> StudySpec:
     """The study file's specification, or the default one, with the given options on top."""
-    from hpsearch.engine.spec import StudySpec, load_study
+    from hpsearch.engine.spec import StudySpec
+    from hpsearch.engine.study_file import load_study
 
     spec = load_study(study) if study is not None else StudySpec()
+    if no_first:
+        spec = dataclasses.replace(spec, first=())
     overrides = parse_overrides(options.pop("overrides"))
+    spec = _without_families(_giving_way(spec, overrides), families)
     for kind in ("sampler", "pruner"):
         given = parse_settings(f"--{kind}-set", options.pop(f"{kind}_set", None) or [])
         # Settings of the file are for the file's own choice.
@@ -132,13 +145,57 @@ def study_spec(
         changes["families"] = tuple(
             str(Path(name).resolve()) if name.endswith(".py") else name for name in families
         )
-    if data is not None and "name" not in changes:
+    if data is not None and study is None and "name" not in changes:
         changes["name"] = ""  # the name follows the data
-    changes["data"] = reading.spec(spec.data_spec if data is None else data)
+    changes["data"] = reading.spec(spec.data_spec if data is None else _elsewhere(spec, data))
     changes["split"] = split.spec(spec.split)
     if overrides:
         changes["overrides"] = {**spec.overrides, **overrides}
     return dataclasses.replace(spec, **changes)
+
+
+def _giving_way(spec: StudySpec, overrides: Mapping[str, Override]) -> StudySpec:
+    """The specification without what it says of the parameters that `overrides` name: for a family
+    or in a configuration to try first, where it would come before them.
+    """
+
+    def stays(key: str) -> bool:
+        return key not in overrides and key.rpartition(".")[2] not in overrides
+
+    return _filtered(spec, stays)
+
+
+def _without_families(spec: StudySpec, families: list[str] | None) -> StudySpec:
+    """The specification without what it says of single families that are not among the given
+    ones.
+    """
+    if not families:
+        return spec
+    from hpsearch.names import family_label
+
+    gone = set(map(family_label, spec.families)) - set(map(family_label, families))
+    return _filtered(spec, lambda key: key.rpartition(".")[0] not in gone)
+
+
+def _filtered(spec: StudySpec, stays: Callable[[str], bool]) -> StudySpec:
+    def kept(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in values.items() if stays(key)}
+
+    return dataclasses.replace(
+        spec,
+        overrides=kept(spec.overrides),
+        first=tuple(filter(None, map(kept, spec.first))),
+    )
+
+
+def _elsewhere(spec: StudySpec, data: str) -> DataSpec:
+    """The specification's data at another place, with those options that are read there."""
+    from hpsearch.data.sources import source_of
+
+    moved = dataclasses.replace(spec.data_spec, source=data, options={})
+    known = {option.name for option in source_of(moved).options}
+    options = {name: value for name, value in spec.data_spec.options.items() if name in known}
+    return dataclasses.replace(moved, options=options)
 
 
 def parse_overrides(texts: list[str]) -> dict[str, Override]:

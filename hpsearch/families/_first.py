@@ -12,6 +12,8 @@ from hpsearch.families._parameter import Override, Parameter, ParamValue, listed
 from hpsearch.families._space import Explorer
 from hpsearch.names import family_label
 
+_WAY_OUT = "--no-first leaves out all of first"
+
 First = Sequence[Mapping[str, ParamValue | list[Any]]]
 """By name of a parameter one value; "resnet.lr" is that of one family."""
 
@@ -30,7 +32,7 @@ def check_first(
             try:
                 families.families_with(key, names, shape)
             except SpaceError as error:
-                raise SpaceError(f"first, configuration {number}: {error}") from None
+                raise SpaceError(f"first, configuration {number}: {error}; {_WAY_OUT}") from None
     for name in names:
         first_params(name, shape, overrides, first)
 
@@ -55,7 +57,7 @@ def first_params(
                 params.append(_completed(name, shape, overrides or {}, given))
         except HpsearchError as error:
             raise SpaceError(
-                f"first, configuration {number} for {family_label(name)}: {error}"
+                f"first, configuration {number} for {family_label(name)}: {error}; {_WAY_OUT}"
             ) from None
     params += families.default_params(name, shape, overrides)
     return [row for number, row in enumerate(params) if row not in params[:number]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,9 @@ def options() -> dict[str, Any]:
     return {parameter.name: parameter for parameter in command.params}
 
 
-def spec_of(study: Path | None = None, **values: Any) -> StudySpec:
-    return study_spec(
-        study, None, DataOptions(), SplitOptions(), families=None, overrides=[], **values
-    )
+def spec_of(study: Path | None = None, data: str | None = None, **values: Any) -> StudySpec:
+    values = {"families": None, "overrides": [], **values}
+    return study_spec(study, data, DataOptions(), SplitOptions(), **values)
 
 
 @pytest.fixture
@@ -91,6 +91,80 @@ def test_the_files_settings_are_for_the_files_sampler(study: Path) -> None:
     spec = spec_of(study, sampler="random")
     assert (spec.sampler, spec.sampler_options) == ("random", {})
     assert spec.pruner_options == {"percentile": 30.0, "n_startup_trials": 2}
+
+
+@pytest.fixture
+def two_families(tmp_path: Path) -> Path:
+    path = tmp_path / "two.py"
+    path.write_text(
+        "from hpsearch import DataSpec, StudySpec\n"
+        "study = StudySpec(\n"
+        "    name='two', families=('mlp', 'cnn'),\n"
+        "    data=DataSpec(\n"
+        "        source='hands/info.csv', size=(32, 32), fit='pad', exclude=('no',),\n"
+        "        options={'label': 'a,b', 'images': 'hands'},\n"
+        "    ),\n"
+        "    overrides={'lr': 0.1, 'mlp.layers': 2, 'cnn.blocks': (1, 2)},\n"
+        "    first=({'momentum': 0.9, 'cnn.blocks': 2}, {'mlp.layers': 2}),\n"
+        ")\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def test_chosen_families_are_told_nothing_of_the_others(two_families: Path) -> None:
+    spec = spec_of(two_families, families=["cnn"])
+    assert spec.families == ("cnn",)
+    assert spec.overrides == {"lr": 0.1, "cnn.blocks": (1, 2)}
+    assert spec.first == ({"momentum": 0.9, "cnn.blocks": 2},)
+    # But what the command line itself says of another family is a mistake.
+    wrong = spec_of(two_families, families=["cnn"], overrides=["mlp.layers=3"])
+    assert wrong.overrides["mlp.layers"] == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "overrides", "first"),
+    [
+        (
+            "blocks=1",
+            {"lr": 0.1, "mlp.layers": 2, "blocks": 1},
+            ({"momentum": 0.9}, {"mlp.layers": 2}),
+        ),
+        (
+            "mlp.layers=3",
+            {"lr": 0.1, "mlp.layers": 3, "cnn.blocks": (1, 2)},
+            ({"momentum": 0.9, "cnn.blocks": 2},),
+        ),
+        (
+            "cnn.lr=0.2",
+            {"lr": 0.1, "mlp.layers": 2, "cnn.blocks": (1, 2), "cnn.lr": 0.2},
+            ({"momentum": 0.9, "cnn.blocks": 2}, {"mlp.layers": 2}),
+        ),
+    ],
+)
+def test_the_command_line_comes_before_the_file(
+    two_families: Path, given: str, overrides: dict[str, Any], first: tuple[Any, ...]
+) -> None:
+    spec = spec_of(two_families, overrides=[given])
+    assert spec.overrides == overrides
+    assert spec.first == first
+
+
+def test_what_the_file_tries_first_can_be_left_out(two_families: Path) -> None:
+    assert spec_of(two_families, no_first=True).first == ()
+
+
+def test_data_elsewhere_are_read_as_the_file_says(two_families: Path, tmp_path: Path) -> None:
+    table, arrays = tmp_path / "moved.csv", tmp_path / "moved.npz"
+    table.touch()
+    arrays.touch()
+    spec = spec_of(two_families, str(table))
+    assert spec.name == "two"
+    assert spec.data_spec == dataclasses.replace(spec_of(two_families).data_spec, source=str(table))
+    other = spec_of(two_families, str(arrays)).data_spec
+    assert other.options == {}  # of another kind of source
+    assert (other.size, other.fit, other.exclude) == ((32, 32), "pad", ("no",))
+    assert spec_of(None, str(arrays)).name == "moved"
 
 
 @pytest.mark.parametrize(

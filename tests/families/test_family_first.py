@@ -183,7 +183,7 @@ def test_a_wrong_configuration_is_named(
 
 
 def test_a_whole_number_is_written_as_one() -> None:
-    with pytest.raises(SpaceError, match=r"layers must be 1 to 4, but is 5$"):
+    with pytest.raises(SpaceError, match=r"layers must be 1 to 4, but is 5;"):
         first_params("mlp", SHAPE, {}, ({"layers": 5},))
 
 
