@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from hpsearch.data.splits import SplitSpec
     from hpsearch.data.store import load_dataset
     from hpsearch.engine.overfit import check_study
-    from hpsearch.engine.records import SearchRecord, TrialRecord, load_search
+    from hpsearch.engine.records import SearchRecord, TrialRecord
     from hpsearch.engine.search import join, plan, search
-    from hpsearch.engine.spec import StudySpec, load_study
+    from hpsearch.engine.search_reader import load_search
+    from hpsearch.engine.spec import StudySpec
     from hpsearch.engine.status import SearchStatus
     from hpsearch.engine.status_reader import search_status
+    from hpsearch.engine.study_file import load_study
     from hpsearch.errors import HpsearchError
     from hpsearch.families import (
         Family,
@@ -55,12 +57,12 @@ _HOME = {
     "SplitSpec": "hpsearch.data.splits",
     "SearchRecord": "hpsearch.engine.records",
     "TrialRecord": "hpsearch.engine.records",
-    "load_search": "hpsearch.engine.records",
+    "load_search": "hpsearch.engine.search_reader",
     "join": "hpsearch.engine.search",
     "plan": "hpsearch.engine.search",
     "search": "hpsearch.engine.search",
     "StudySpec": "hpsearch.engine.spec",
-    "load_study": "hpsearch.engine.spec",
+    "load_study": "hpsearch.engine.study_file",
     "SearchStatus": "hpsearch.engine.status",
     "search_status": "hpsearch.engine.status_reader",
     "HpsearchError": "hpsearch.errors",

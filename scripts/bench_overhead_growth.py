@@ -22,17 +22,21 @@ from torch import nn
 
 from hpsearch import StudySpec
 from hpsearch.config import TrainConfig
-from hpsearch.engine import objective, outcome
+from hpsearch.engine import outcome
+from hpsearch.engine import trial as trial_module
+from hpsearch.engine.database import create_storage, open_storage
 from hpsearch.engine.estimate import Pace
 from hpsearch.engine.events import Event, TrialFinished
+from hpsearch.engine.existing import peek
 from hpsearch.engine.leases import Leases
-from hpsearch.engine.objective import Trial
 from hpsearch.engine.open_trials import GRACE_SECONDS
 from hpsearch.engine.place import Place
 from hpsearch.engine.presence import new_owner
-from hpsearch.engine.setup import create_studies, load_studies, peek, prepare_data
+from hpsearch.engine.setup import prepare_data
 from hpsearch.engine.stop import Stop
-from hpsearch.engine.storage import SearchStorage, create_storage, open_storage
+from hpsearch.engine.storage import SearchStorage
+from hpsearch.engine.studies import create_studies, load_studies
+from hpsearch.engine.trial import Trial
 from hpsearch.engine.work import work
 from hpsearch.engine.worker import Worker
 from hpsearch.training.epoch import EpochResult
@@ -49,7 +53,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "reports": (optuna.Trial, "report"),
     "pruner": (optuna.Trial, "should_prune"),
     "tell": (optuna.Study, "tell"),
-    "checkpoints": (objective, "drop_checkpoints"),
+    "checkpoints": (trial_module, "drop_checkpoints"),
 }
 """The steps of a trial: functions of which none calls another one. What is left is the attributes
 and files, mostly.
@@ -227,8 +231,8 @@ def growth(bench: Bench) -> dict[str, Any]:
     tables: dict[str, Any] = {}
     for name, fresh_place in bench.places.items():
         with (
-            mock.patch.object(objective, "Training", Untrained),
-            mock.patch.object(objective, "initial_model", tiny_model),
+            mock.patch.object(trial_module, "Training", Untrained),
+            mock.patch.object(trial_module, "initial_model", tiny_model),
         ):
             searches = {size: grown(fresh_place(), size) for size in bench.sizes}
             laps = in_turn(searches, bench)

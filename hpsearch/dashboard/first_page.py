@@ -6,7 +6,7 @@ import dataclasses
 
 from hpsearch.dashboard.storage import BrowsedStorage
 from hpsearch.engine.place import Place, study_name
-from hpsearch.engine.records import choose_search, read_search, search_attrs
+from hpsearch.engine.search_reader import choose_search, read_search, search_attrs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

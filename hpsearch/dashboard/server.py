@@ -21,8 +21,9 @@ from hpsearch.dashboard.guard import TOKEN, Guard
 from hpsearch.dashboard.hosts import Address, hosts_of
 from hpsearch.dashboard.storage import BrowsedStorage
 from hpsearch.engine.artifacts import ArtifactFiles
+from hpsearch.engine.database import open_storage
 from hpsearch.engine.place import Place
-from hpsearch.engine.storage import SearchStorage, open_storage
+from hpsearch.engine.storage import SearchStorage
 from hpsearch.errors import SearchError
 
 LOOPBACK = "127.0.0.1"

@@ -32,8 +32,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from hpsearch.engine.artifacts import attribute
+from hpsearch.engine.database import in_words, server_options, set_transactions
 from hpsearch.engine.place import Place
-from hpsearch.engine.storage import SearchStorage, in_words, server_options, set_transactions
+from hpsearch.engine.storage import SearchStorage
 
 NOTES_AND_PLOTS = "dashboard:"
 """What the dashboard keeps in a study's system attributes: their keys begin so."""

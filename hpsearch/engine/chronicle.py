@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -16,15 +17,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from hpsearch.engine.board import noted_trials, write_board
+from hpsearch.engine.database import locked, open_storage
 from hpsearch.engine.notes import study_note, trial_note
 from hpsearch.engine.place import study_name
 from hpsearch.engine.pruners import why_pruned
 from hpsearch.engine.pruning_words import PrunedTrial
-from hpsearch.engine.records import SearchRecord, TrialRecord, trial_record
+from hpsearch.engine.records import SearchRecord, TrialRecord
+from hpsearch.engine.search_reader import trial_record
 from hpsearch.engine.setup import epochs_of
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.states import ASIDE, FINISHED
-from hpsearch.engine.storage import locked, open_storage
 from hpsearch.engine.study_plots import study_plots
 from hpsearch.families import Parameter, family_label
 
@@ -76,7 +78,9 @@ class Chronicle:
         self._deadline = time.monotonic() + seconds
         self._closing.set()
         self._wanted.set()
-        self._thread.join(seconds)  # should it hang, it is left behind
+        # All trials are done where there is no error: then Ctrl-C ends the waiting, not the search.
+        with contextlib.suppress(*(() if error else (KeyboardInterrupt,))):
+            self._thread.join(seconds)  # should it hang, it is left behind
 
     def start(
         self, record: SearchRecord, spec: StudySpec, spaces: Mapping[str, Sequence[Parameter]]

@@ -32,6 +32,7 @@ class SearchStarted:
     """The search is set up, or read again; no trial has run in this process.
 
     Attributes:
+        errors: what would make results wrong, in words.
         warnings: what looks wrong with the data, in words.
         workers: processes that run trials; 0: this one alone.
         threads: of each of them.
@@ -44,6 +45,7 @@ class SearchStarted:
     precision: str
     estimates: tuple[FamilyEstimate, ...]
     resumed: bool
+    errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     workers: int = 0
     threads: int = 1
@@ -158,7 +160,7 @@ class Stopping:
     epoch.
 
     Attributes:
-        reason: in words, such as "Ctrl-C" or "after 2 h".
+        reason: in words, such as "Ctrl-C" or "the time is up".
     """
 
     reason: str

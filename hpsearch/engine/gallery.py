@@ -19,12 +19,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpsearch.data.dataset import ImagePart
 from hpsearch.engine.account import Account
 from hpsearch.engine.artifacts import ArtifactFiles, artifact_id, attribute, metadata
+from hpsearch.engine.database import locked
 from hpsearch.engine.lease_table import LeaseLostError
 from hpsearch.engine.pictures import CURVES, PICTURES, Subject, draw
-from hpsearch.engine.place import Place, trial_folder
-from hpsearch.engine.records import BATCHES, CHECKPOINT, HISTORY, VALIDATION, best_first
+from hpsearch.engine.place import BATCHES, CHECKPOINT, HISTORY, VALIDATION, Place, trial_folder
+from hpsearch.engine.records import best_first
 from hpsearch.engine.spec import StudySpec
-from hpsearch.engine.storage import locked
 from hpsearch.errors import CheckpointError
 from hpsearch.families import family_label
 from hpsearch.training.epoch import EpochResult

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from hpsearch.engine.database import open_storage
 from hpsearch.engine.place import study_name
-from hpsearch.engine.storage import open_storage
 
 if TYPE_CHECKING:
     from hpsearch.engine.records import TrialRecord

@@ -29,7 +29,7 @@ _MOST_CLASSES = 30
 
 _CHOSEN_BY = {
     "known-good": "tried first: settings known to work, or given by the study",
-    "random": "drawn at random, before there were enough trials for a model",
+    "random": "drawn without a model of the trials before it",
     "model": "proposed by the sampler, by what the trials before it gave",
 }
 

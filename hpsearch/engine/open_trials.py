@@ -21,6 +21,9 @@ from hpsearch.engine.storage import SearchStorage
 GRACE_SECONDS = 60.0
 """After so long without a beat, an owner is taken for dead: its machine vanished, or it hangs."""
 
+BEATS = 6
+"""So many signs of life a worker gives within the grace that it has."""
+
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 

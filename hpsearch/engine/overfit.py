@@ -18,7 +18,7 @@ from hpsearch.data.resident import ResidentData
 from hpsearch.data.views import DataViews
 from hpsearch.engine.feasibility import first_config
 from hpsearch.engine.place import Place
-from hpsearch.engine.records import load_search
+from hpsearch.engine.search_reader import load_search
 from hpsearch.engine.setup import prepare_data
 from hpsearch.engine.spec import StudySpec
 from hpsearch.errors import NonFiniteLossError, SearchError

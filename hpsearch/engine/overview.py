@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from hpsearch.engine.open_trials import finished_counts, signs_of_life
 from hpsearch.engine.place import Place, study_name
-from hpsearch.engine.records import objective_of, search_attrs
+from hpsearch.engine.records import objective_of
+from hpsearch.engine.search_reader import search_attrs
 from hpsearch.engine.storage import SearchStorage
 from hpsearch.training.objectives import Objective
 

@@ -14,6 +14,13 @@ from hpsearch.errors import SearchError
 from hpsearch.names import family_label
 
 DATABASE = "hpsearch.db"
+SPLIT = "split.npz"
+
+# In the folder of a trial:
+CHECKPOINT = "checkpoint.pt"
+HISTORY = "history.csv"
+BATCHES = "batches.csv"
+VALIDATION = "validation.npz"
 
 _DRIVERS = {
     "postgresql": "postgresql+psycopg",

@@ -10,6 +10,9 @@ from typing import Any, Protocol, TypeVar
 from hpsearch.errors import SearchError
 from hpsearch.families import ParamValue
 
+Values = Mapping[str, Any]
+"""Of all settings of a sampler or pruner, by name."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Budget:

@@ -26,7 +26,7 @@ from optuna.pruners import (
 from optuna.pruners._successive_halving import _completed_rung_key
 from optuna.trial import FrozenTrial
 
-from hpsearch.engine.policy_options import AMPLE, Budget, Setting, find_row, settle
+from hpsearch.engine.policy_options import AMPLE, Budget, Setting, Values, find_row, settle
 from hpsearch.engine.pruning_words import (
     PrunedTrial,
     below_percentile,
@@ -38,8 +38,6 @@ from hpsearch.errors import SearchError
 from hpsearch.families import ParamValue
 
 DEFAULT_PRUNER = "median"
-
-Values = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from hpsearch.engine.policy_options import Values
 from hpsearch.training.objectives import Objective
 from hpsearch.training.units import objective_value
-
-Values = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,8 +23,8 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpsearch.engine.space_filling import StudySampler, all_trials
 from hpsearch.engine.states import DUPLICATE
+from hpsearch.engine.study_sampler import StudySampler, all_trials
 from hpsearch.training.trainer import derive_seed
 
 # The Gaussian process tells when it is loaded that it would be faster with one more package.

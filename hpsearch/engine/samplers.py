@@ -13,21 +13,20 @@ from typing import Any
 import optuna
 from optuna.samplers import RandomSampler
 
-from hpsearch.engine.policy_options import AMPLE, Budget, Setting, find_row, settle
+from hpsearch.engine.policy_options import AMPLE, Budget, Setting, Values, find_row, settle
 from hpsearch.engine.replayable import (
     GenerationSampler,
     ProcessSampler,
     ReplayableSampler,
     tpe_sampler,
 )
-from hpsearch.engine.space_filling import GridSampler, QMCSampler, StudySampler
+from hpsearch.engine.space_filling import GridSampler, QMCSampler
+from hpsearch.engine.study_sampler import StudySampler
 from hpsearch.errors import SearchError
 from hpsearch.families import ParamValue
 from hpsearch.training.trainer import derive_seed
 
 DEFAULT_SAMPLER = "tpe"
-
-Values = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,11 +180,6 @@ def exhausted(study: optuna.Study, *, running: bool = False) -> bool:
     """
     sampler = study.sampler
     return isinstance(sampler, StudySampler) and sampler.exhausted(study, running=running)
-
-
-def startup_trials(share: int) -> int:
-    """How many trials of a family are tried before the sampler models and the pruner judges."""
-    return Budget(share=share, epochs=1).startup_trials
 
 
 def check_sampler(name: str, options: Mapping[str, ParamValue], *, objectives: int = 1) -> None:

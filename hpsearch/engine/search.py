@@ -4,71 +4,68 @@ share.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import optuna
 import torch
 
 from hpsearch.data.decode import Progress
-from hpsearch.data.views import DataViews
 from hpsearch.engine.chronicle import Chronicle
-from hpsearch.engine.crew import Crew, choose_crew, choose_devices
-from hpsearch.engine.estimate import Pace, estimates, measure_families, precision_text
+from hpsearch.engine.crew import Crew, choose_devices
+from hpsearch.engine.database import (
+    open_storage,
+    storage_errors,
+    wait_for_server,
+)
+from hpsearch.engine.estimate import estimates, measure_families, precision_text
 from hpsearch.engine.events import (
-    DatabaseAway,
-    DataProgress,
     Event,
     FamilyEstimate,
     SearchStarted,
     Stopping,
     TrialFinished,
 )
+from hpsearch.engine.existing import peek, stored_paces
 from hpsearch.engine.open_trials import GRACE_SECONDS
+from hpsearch.engine.opened import Opened, open_search
 from hpsearch.engine.outcome import tidy
 from hpsearch.engine.place import Place
-from hpsearch.engine.presence import forget_dead, new_owner
-from hpsearch.engine.records import SearchRecord, read_search
-from hpsearch.engine.setup import (
-    Existing,
-    PreparedData,
-    create_studies,
-    find_existing,
-    load_studies,
-    peek,
-    prepare_data,
-    stored_paces,
-)
+from hpsearch.engine.presence import new_owner
+from hpsearch.engine.records import SearchRecord
+from hpsearch.engine.search_reader import read_search
+from hpsearch.engine.setup import prepare_data
 from hpsearch.engine.spec import StudySpec
-from hpsearch.engine.states import left_to_do, trial_state
 from hpsearch.engine.stop import Stop, stopped_after, stopped_by_signals
-from hpsearch.engine.storage import (
-    SearchStorage,
-    create_storage,
-    locked,
-    open_storage,
-    storage_errors,
-    wait_for_server,
-)
-from hpsearch.engine.supervisor import Job, Supervisor
+from hpsearch.engine.supervisor import Supervisor
 from hpsearch.engine.work import work
 from hpsearch.engine.worker import Worker
+from hpsearch.engine.worker_messages import Job
 from hpsearch.errors import SearchError
+from hpsearch.families import Parameter
 from hpsearch.training.device import torch_threads
 from hpsearch.training.memory import keep_freed_memory, release_memory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """What a search would do, and how long it would take; nothing is written for it."""
+    """What a search would do, and how long it would take; nothing is written for it.
+
+    Attributes:
+        data: as `SearchRecord` has it.
+        spaces: by family what is searched.
+        errors, warnings: as `SearchStarted` has them.
+    """
 
     spec: StudySpec
     device: str
     precision: str
+    data: Mapping[str, Any]
+    spaces: Mapping[str, tuple[Parameter, ...]]
     estimates: tuple[FamilyEstimate, ...]
+    errors: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -103,7 +100,10 @@ def plan(
         spec=spec,
         device=str(target),
         precision=precision_text(paces),
+        data=data.summary,
+        spaces=data.spaces,
         estimates=estimates(paces, left, data.epochs),
+        errors=data.errors,
         warnings=data.warnings,
     )
 
@@ -155,10 +155,11 @@ def search(
             right; the search was made with other settings; or all workers died.
         KeyboardInterrupt: after Ctrl-C, when all is handed back.
     """
+    spec = spec or StudySpec()
     return _search(
-        spec or StudySpec(),
+        spec,
         Place.of(runs, storage),
-        choose_devices(spec or StudySpec(), device, devices),
+        choose_devices(spec, device, devices),
         workers=workers,
         timeout=timeout,
         grace=grace,
@@ -211,20 +212,6 @@ def join(
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Opened:
-    """A search that is set up, or read again, for this process."""
-
-    storage: SearchStorage
-    data: PreparedData
-    views: DataViews
-    studies: Mapping[str, optuna.Study]
-    left: Mapping[str, int]
-    paces: Mapping[str, Pace]
-    crew: Crew
-    resumed: bool
-
-
 def _search(
     spec: StudySpec,
     place: Place,
@@ -256,26 +243,12 @@ def _search(
     ):
         # They import torch while this process sets the search up.
         supervisor.warm_up(workers or 0)
-        opened = _open(spec, place, devices[0], len(devices), workers, watch, joins=joins)
-        crew = opened.crew
+        opened = open_search(spec, place, devices[0], len(devices), workers, watch, joins=joins)
         record = read_search(opened.storage, place, spec.name)
-        watch(
-            SearchStarted(
-                record=record,
-                device=", ".join(map(str, devices)),
-                precision=precision_text(opened.paces),
-                estimates=estimates(opened.paces, opened.left, opened.data.epochs),
-                resumed=opened.resumed,
-                warnings=opened.data.warnings,
-                workers=crew.workers,
-                threads=crew.threads,
-                why=crew.why,
-                joins=joins,
-            )
-        )
+        watch(_started(opened, record, devices, joins=joins))
         chronicle.start(record, spec, opened.data.spaces)
         del record  # its trials
-        studies = opened.studies
+        crew, storage, studies = opened.crew, opened.storage, opened.studies
         tidy(spec, place, studies)  # what a kill left, or another --keep
         if any(opened.left.values()):
             with (
@@ -283,21 +256,9 @@ def _search(
                 stopped_by_signals(stop, tell_stopping),
             ):
                 if crew.workers:
-                    jobs = [
-                        Job(
-                            spec=spec,
-                            place=place,
-                            device=str(devices[number % len(devices)]),
-                            threads=crew.threads,
-                            number=number + 1,
-                            grace=grace,
-                        )
-                        for number in range(crew.workers)
-                    ]
-                    storage = opened.storage
                     del opened  # its images
                     release_memory(devices[0])
-                    supervisor.run(jobs, storage, stop)
+                    supervisor.run(_jobs(spec, place, crew, devices, grace), storage, stop)
                 else:
                     _work_here(spec, place, devices[0], opened, stop, grace, tell)
         if stop.interrupted:
@@ -308,74 +269,45 @@ def _search(
         return read_search(open_storage(place), place, spec.name)
 
 
-def _open(
-    spec: StudySpec,
-    place: Place,
-    device: torch.device,
-    devices: int,
-    workers: int | None,
-    watch: Callable[[Event], None],
-    *,
-    joins: bool,
-) -> _Opened:
-    """Makes the search, or reads it; of several processes that would make it, one does."""
-
-    def show(progress: Progress) -> None:
-        watch(DataProgress(progress=progress))
-
-    existing = peek(place, spec.name)
-    data = prepare_data(spec, existing, place, watch=show)
-    storage = create_storage(place)
-    storage.tell_away = lambda away: watch(DatabaseAway(worker=0, away=away))
-    forget_dead(place)
-    with contextlib.ExitStack() as lock:
-        if existing is None:
-            lock.enter_context(locked(place, f"search-{spec.name}"))
-            existing = find_existing(storage, spec.name)
-            if existing is not None:  # another process was faster
-                lock.close()
-                data = prepare_data(spec, existing, place, watch=show)
-        views = data.views(device, watch=show)
-        studies = {}
-        left = spec.shares()
-        if existing is not None:
-            studies = load_studies(spec, data, storage, place=place, marks=not joins)
-            left = {family: _left(studies[family], share) for family, share in left.items()}
-        cores = torch.get_num_threads()
-        with torch_threads(_threads_then(existing)):
-            paces = measure_families(spec, left, views, device, stored_paces(existing))
-            crew = choose_crew(
-                spec,
-                left,
-                views,
-                device,
-                paces=paces,
-                epochs=data.epochs,
-                workers=workers,
-                devices=devices,
-                cores=cores,
-            )
-        if existing is None:
-            studies = create_studies(
-                spec, data, storage, place=place, paces=paces, threads=crew.threads
-            )
-    return _Opened(
-        storage=storage,
-        data=data,
-        views=views,
-        studies=studies,
-        left=left,
-        paces=paces,
-        crew=crew,
-        resumed=existing is not None,
+def _started(
+    opened: Opened, record: SearchRecord, devices: Sequence[torch.device], *, joins: bool
+) -> SearchStarted:
+    return SearchStarted(
+        record=record,
+        device=", ".join(map(str, devices)),
+        precision=precision_text(opened.paces),
+        estimates=estimates(opened.paces, opened.left, opened.data.epochs),
+        resumed=opened.resumed,
+        errors=opened.data.errors,
+        warnings=opened.data.warnings,
+        workers=opened.crew.workers,
+        threads=opened.crew.threads,
+        why=opened.crew.why,
+        joins=joins,
     )
+
+
+def _jobs(
+    spec: StudySpec, place: Place, crew: Crew, devices: Sequence[torch.device], grace: float
+) -> list[Job]:
+    return [
+        Job(
+            spec=spec,
+            place=place,
+            device=str(devices[number % len(devices)]),
+            threads=crew.threads,
+            number=number + 1,
+            grace=grace,
+        )
+        for number in range(crew.workers)
+    ]
 
 
 def _work_here(
     spec: StudySpec,
     place: Place,
     device: torch.device,
-    opened: _Opened,
+    opened: Opened,
     stop: Stop,
     grace: float,
     watch: Callable[[Event], None],
@@ -394,11 +326,6 @@ def _work_here(
         work(worker, opened.studies, opened.storage, new_owner(), grace=grace)
 
 
-def _threads_then(existing: Existing | None) -> int:
-    """How many threads a search has that exists; else those of this process."""
-    return int(existing.attrs["threads"]) if existing else torch.get_num_threads()
-
-
 def _check_writable(place: Place) -> None:
     runs = place.runs
     nearest = next(path for path in (runs.resolve(), *runs.resolve().parents) if path.exists())
@@ -406,7 +333,3 @@ def _check_writable(place: Place) -> None:
         raise SearchError(
             f"the runs folder {runs} cannot be written (see {nearest}); choose another with --runs"
         )
-
-
-def _left(study: optuna.Study, share: int) -> int:
-    return left_to_do(map(trial_state, study.get_trials(deepcopy=False)), share)

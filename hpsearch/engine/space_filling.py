@@ -20,31 +20,12 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.engine.states import DUPLICATE
+from hpsearch.engine.study_sampler import StudySampler, all_trials
 from hpsearch.training.trainer import derive_seed
-
-
-class StudySampler(BaseSampler):
-    """A sampler of one family's study."""
-
-    def exhausted(self, study: optuna.Study, *, running: bool = False) -> bool:
-        """Whether nothing is left to try; of all samplers but the grid, something always is.
-
-        Args:
-            running: count what running trials try as tried: nothing is left to begin.
-        """
-        del study, running
-        return False
-
-
-def all_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """All trials by number, not copied; under Hyperband those of all brackets, which
-    `study.get_trials` leaves out.
-    """
-    return study._get_trials(deepcopy=False)
 
 
 class UnmodelledSampler(StudySampler):

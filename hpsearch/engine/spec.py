@@ -1,12 +1,10 @@
-"""What a search is: a `StudySpec`, written in Python."""
+"""What a search is: a `StudySpec`."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import re
-import runpy
-import traceback
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any, Literal
 from hpsearch.config import EarlyStopping, Execution, MemoryFormat, Precision
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import SplitSpec
+from hpsearch.engine.place import DATABASE
 from hpsearch.engine.pruners import check_pruner
 from hpsearch.engine.samplers import check_sampler
 from hpsearch.errors import ConfigError, HpsearchError, SearchError
@@ -22,6 +21,35 @@ from hpsearch.families import SEARCH, Override, ParamValue, Range, family_label,
 from hpsearch.training.costs import Objectives, objective_rows
 from hpsearch.training.objectives import DEFAULT_OBJECTIVE
 from hpsearch.training.settings import Auto, Wanted
+
+_TYPES = {
+    "data": DataSpec | str,
+    "name": str,
+    "families": tuple,
+    "split": SplitSpec,
+    "overrides": Mapping,
+    "first": tuple,
+    "sampler_options": Mapping,
+    "pruner_options": Mapping,
+    "early_stopping": EarlyStopping | None,
+    "training_seed": int | None,
+}
+_LEAST = {
+    "trials": 1,
+    "epochs": 1,
+    "seed": 0,
+    "keep": 1,
+    "checkpoint_every": 0,
+    "patience": 0,
+    "attempts": 1,
+}
+_CHOICES = {
+    "precision": ("auto", *typing.get_args(Precision)),
+    "memory_format": ("auto", *typing.get_args(MemoryFormat)),
+    "execution": ("auto", *typing.get_args(Execution)),
+    "non_finite": ("fail", "prune"),
+    "artifacts": ("all", "best", "none"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,66 +129,21 @@ class StudySpec:
     def __post_init__(self) -> None:
         if isinstance(self.data, str | os.PathLike):
             object.__setattr__(self, "data", DataSpec.of(self.data))
-        for field, kind in (
-            ("data", DataSpec | str),
-            ("name", str),
-            ("families", tuple),
-            ("split", SplitSpec),
-            ("overrides", Mapping),
-            ("first", tuple),
-            ("sampler_options", Mapping),
-            ("pruner_options", Mapping),
-            ("early_stopping", EarlyStopping | None),
-            ("training_seed", int | None),
-        ):
+        for field, kind in _TYPES.items():
             if not isinstance(getattr(self, field), kind):
                 raise SearchError(
                     f"{field} must be of the type {getattr(kind, '__name__', kind)}, but is "
                     f"{getattr(self, field)!r}"
                 )
-        if not self.name:
-            name = re.sub(r"[^A-Za-z0-9]+", "-", Path(self.data_spec.source).stem).strip("-")[:100]
-            object.__setattr__(self, "name", name or "search")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
-            raise SearchError(
-                f"a search's name is made of letters, digits, '.', '_' and '-', starts with a "
-                f"letter or digit and has at most 100 of them, but got {self.name!r}; use --name"
-            )
-        if self.name.startswith("hpsearch.db"):
-            raise SearchError(
-                f"{self.name!r} is the name of the storage's own file; use another --name"
-            )
-        if not all(isinstance(name, str) for name in (*self.families, *self.overrides)):
-            raise SearchError(
-                "families and the names of overrides must be texts, but are "
-                f"{self.families!r} and {tuple(self.overrides)!r}"
-            )
+        self._check_names()
         for configuration in self.first:
             _check_configuration(configuration)
-        labels = {family_label(name) for name in self.families}
-        if not self.families or len(labels) != len(self.families):
-            raise SearchError(
-                f"families must be one or more different names, but got {self.families!r}"
-            )
-        if isinstance(self.seed, int) and self.seed >= 2**63:
-            raise SearchError(f"seed must be below {2**63}, but is {self.seed}")
-        if self.training_seed is not None and not 0 <= self.training_seed < 2**32:
-            raise SearchError(
-                f"training_seed must be from 0 to {2**32 - 1}, but is {self.training_seed}"
-            )
-        for field, least in (
-            ("trials", 1),
-            ("epochs", 1),
-            ("seed", 0),
-            ("keep", 1),
-            ("checkpoint_every", 0),
-            ("patience", 0),
-            ("attempts", 1),
-        ):
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        self._check_numbers()
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in choices:
                 raise SearchError(
-                    f"{field} must be a whole number of at least {least}, but is {value!r}"
+                    f"{field} must be {', '.join(choices[:-1])} or {choices[-1]}, but is "
+                    f"{getattr(self, field)!r}"
                 )
         try:
             names = ",".join(row.name for row in objective_rows(self.objective))
@@ -171,21 +154,45 @@ class StudySpec:
         # Where an override sets the epochs, the pruner is checked when they are known.
         own_epochs = any(key.rpartition(".")[2] == "epochs" for key in self.overrides)
         check_pruner(self.pruner, self.pruner_options, epochs=None if own_epochs else self.epochs)
-        for field, known in (
-            ("precision", Precision),
-            ("memory_format", MemoryFormat),
-            ("execution", Execution),
-        ):
-            choices = ("auto", *typing.get_args(known))
-            if getattr(self, field) not in choices:
+
+    def _check_names(self) -> None:
+        """Names the search after its data where it has no name; refuses names that cannot be."""
+        if not self.name:
+            name = re.sub(r"[^A-Za-z0-9]+", "-", Path(self.data_spec.source).stem).strip("-")[:100]
+            object.__setattr__(self, "name", name or "search")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
+            raise SearchError(
+                f"a search's name is made of letters, digits, '.', '_' and '-', starts with a "
+                f"letter or digit and has at most 100 of them, but got {self.name!r}; use --name"
+            )
+        if self.name.startswith(DATABASE):
+            raise SearchError(
+                f"{self.name!r} is the name of the storage's own file; use another --name"
+            )
+        if not all(isinstance(name, str) for name in (*self.families, *self.overrides)):
+            raise SearchError(
+                "families and the names of overrides must be texts, but are "
+                f"{self.families!r} and {tuple(self.overrides)!r}"
+            )
+        labels = {family_label(name) for name in self.families}
+        if not self.families or len(labels) != len(self.families):
+            raise SearchError(
+                f"families must be one or more different names, but got {self.families!r}"
+            )
+
+    def _check_numbers(self) -> None:
+        for field, least in _LEAST.items():
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise SearchError(
-                    f"{field} must be {', '.join(choices[:-1])} or {choices[-1]}, but is "
-                    f"{getattr(self, field)!r}"
+                    f"{field} must be a whole number of at least {least}, but is {value!r}"
                 )
-        if self.non_finite not in ("fail", "prune"):
-            raise SearchError(f"non_finite must be fail or prune, but is {self.non_finite!r}")
-        if self.artifacts not in ("all", "best", "none"):
-            raise SearchError(f"artifacts must be all, best or none, but is {self.artifacts!r}")
+        if self.seed >= 2**63:
+            raise SearchError(f"seed must be below {2**63}, but is {self.seed}")
+        if self.training_seed is not None and not 0 <= self.training_seed < 2**32:
+            raise SearchError(
+                f"training_seed must be from 0 to {2**32 - 1}, but is {self.training_seed}"
+            )
 
     @property
     def data_spec(self) -> DataSpec:
@@ -309,42 +316,3 @@ def _from_json(field: str, value: Any) -> Any:
     if field == "overrides" and isinstance(value, Mapping):
         return {key: _override_from_json(item) for key, item in value.items()}
     return value
-
-
-def load_study(path: Path) -> StudySpec:
-    """Runs a study file and returns the `StudySpec` that it calls `study`.
-
-    Raises:
-        SearchError: the file does not exist, raises, or defines no such thing.
-    """
-    if not path.is_file():
-        raise SearchError(f"no study file at {path}; see studies/ for examples")
-    if path.suffix != ".py":
-        raise SearchError(f"{path} is no study file (.py); data are given with --data {path}")
-    try:
-        namespace = runpy.run_path(str(path), run_name="__hpsearch_study__")
-    except HpsearchError as error:
-        raise SearchError(f"study file {path}: {error}") from error
-    except (Exception, SystemExit) as error:
-        # The last frame inside of the file is the line that the user can mend.
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        line = frames[-1].lineno if frames else getattr(error, "lineno", None)
-        where = f", line {line}" if line else ""
-        reason = " ".join(str(error).split())
-        raise SearchError(
-            f"study file {path}{where} raised {type(error).__name__}: {reason}"
-        ) from error
-    study = namespace.get("study")
-    if not isinstance(study, StudySpec):
-        raise SearchError(
-            f"study file {path} must set study = StudySpec(...), but its 'study' is {study!r:.80}"
-        )
-    return dataclasses.replace(
-        study, families=tuple(_beside(path, family) for family in study.families)
-    )
-
-
-def _beside(study: Path, family: str) -> str:
-    """A family's file is looked for beside the study file first."""
-    near = study.resolve().parent / family
-    return str(near) if family.endswith(".py") and near.is_file() else family

@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from hpsearch.engine.open_trials import GRACE_SECONDS
+from hpsearch.engine.open_trials import BEATS, GRACE_SECONDS
 from hpsearch.engine.place import Place
-from hpsearch.engine.records import SearchRecord, TrialRecord, objective_of
+from hpsearch.engine.records import SearchRecord, TrialRecord, objective_of, objectives_of
 from hpsearch.engine.states import ASIDE, FINISHED
-from hpsearch.engine.work import BEATS
+from hpsearch.training.costs import Objectives
 from hpsearch.training.gpu import GpuLoad
 from hpsearch.training.objectives import Objective
 
@@ -139,13 +139,13 @@ class SearchStatus:
 
     def to_dict(self) -> dict[str, Any]:
         """In plain JSON types."""
-        best = self.standing.best
+        best, objectives = self.standing.best, objectives_of(self.spec)
         return {
             "search": self.name,
             "state": self.state,
             "reason": self.reason,
             "data": self.data["name"],
-            "objective": self.objective.name,
+            "objective": ",".join(row.name for row in objectives),
             "last_started": self.last_started,
             "trials": {
                 "asked": self.asked,
@@ -157,11 +157,13 @@ class SearchStatus:
                 {
                     "family": row.family,
                     **dict(zip(FINISHED, row.counts, strict=True)),
-                    "best": _brief(row.best),
+                    "best": _brief(row.best, objectives),
                 }
                 for row in self.standing.families
             ],
-            "best": None if best is None else {**(_brief(best) or {}), "params": dict(best.params)},
+            "best": None
+            if best is None
+            else {**(_brief(best, objectives) or {}), "params": dict(best.params)},
             "running": [trial.to_dict() for trial in self.running],
             "interrupted": [trial.name for trial in self.idle if trial.state == "interrupted"],
             "paused": [trial.name for trial in self.idle if trial.state == "paused"],
@@ -169,12 +171,16 @@ class SearchStatus:
         }
 
 
-def _brief(trial: TrialRecord | None) -> dict[str, Any] | None:
+def _brief(trial: TrialRecord | None, objectives: Objectives) -> dict[str, Any] | None:
     if trial is None:
         return None
     return {
         "trial": trial.name,
         "value": _number(trial.value),
+        "values": {
+            row.name: _number(value)
+            for row, value in zip(objectives, trial.values, strict=False)  # none, of one objective
+        },
         "best_epoch": trial.best_epoch,
         "epochs": trial.epochs,
         "seconds": trial.seconds,

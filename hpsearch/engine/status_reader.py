@@ -17,18 +17,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from hpsearch.engine import lease_table
+from hpsearch.engine.database import open_storage
 from hpsearch.engine.gpu_note import read_gpu
 from hpsearch.engine.lease_table import LEASES
 from hpsearch.engine.open_trials import Sign, signs_of_life
 from hpsearch.engine.place import Place, study_name
-from hpsearch.engine.records import (
-    SearchRecord,
-    TrialRecord,
-    choose_search,
-    objective_of,
-    search_attrs,
-    trial_record,
-)
+from hpsearch.engine.records import SearchRecord, TrialRecord, objective_of
 from hpsearch.engine.remaining import (
     FamilyRemainder,
     RunningTime,
@@ -36,10 +30,11 @@ from hpsearch.engine.remaining import (
     seconds_left,
 )
 from hpsearch.engine.samplers import exhausted, make_sampler
+from hpsearch.engine.search_reader import choose_search, search_attrs, trial_record
 from hpsearch.engine.spec import family_shares
 from hpsearch.engine.states import FINISHED
 from hpsearch.engine.status import RunningTrial, SearchStatus, Standing, State
-from hpsearch.engine.storage import SearchStorage, open_storage
+from hpsearch.engine.storage import SearchStorage
 from hpsearch.errors import SearchError
 from hpsearch.families import family_label
 

@@ -33,59 +33,16 @@ from hpsearch.engine.events import (
 from hpsearch.engine.leases import release_dead
 from hpsearch.engine.place import Place
 from hpsearch.engine.presence import new_owner
-from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.stop import Stop
 from hpsearch.engine.storage import SearchStorage
+from hpsearch.engine.worker_messages import LENGTH, STOP, Alive, Done, Job, Refusal
 from hpsearch.errors import SearchError
 from hpsearch.names import printable
-
-LENGTH = 8
-"""Bytes of the number, in front of a worker's job, that tells how long it is."""
-
-STOP = b"stop"
-"""What a worker is sent that is to hand its trial back; the end of its input means the same."""
 
 _POLL_SECONDS = 0.2
 _LAST_SECONDS = 30.0
 _LAST_WORDS = 2000
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a worker process is told; it goes through a pipe, so that no list of processes shows
-    the address of the database.
-
-    Attributes:
-        threads: of torch.
-        number: from 1.
-        owner: its name for leases; given when it is started.
-    """
-
-    spec: StudySpec
-    place: Place
-    device: str
-    threads: int
-    number: int
-    grace: float
-    owner: str = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """A worker's last word where an error ended it that starting it again would not mend."""
-
-    text: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Done:
-    """A worker's last word where there is nothing left to do, or it was told to stop."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Alive:
-    """A worker's sign of life for its supervisor, which needs no database."""
 
 
 class _Process:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hpsearch.config import TrainConfig
-from hpsearch.engine.records import CHECKPOINT, VALIDATION
+from hpsearch.engine.place import CHECKPOINT, VALIDATION
 from hpsearch.errors import CheckpointError
 from hpsearch.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hpsearch.training.epoch import EpochResult

@@ -12,19 +12,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpsearch.engine.events import TrialStopped, WorkerWaits
 from hpsearch.engine.lease_table import Lease, LeaseLostError
 from hpsearch.engine.leases import Claim, Leases, Share, release_dead
-from hpsearch.engine.objective import HandedBack, Trial
-from hpsearch.engine.open_trials import end_times
+from hpsearch.engine.open_trials import BEATS, end_times
 from hpsearch.engine.presence import present
-from hpsearch.engine.records import count_stale
+from hpsearch.engine.records import count_stale, stored_key
 from hpsearch.engine.samplers import exhausted
-from hpsearch.engine.setup import study_deleted
 from hpsearch.engine.states import FINISHED, trial_state
 from hpsearch.engine.stop import Terminated
 from hpsearch.engine.storage import SearchStorage
+from hpsearch.engine.studies import study_deleted
+from hpsearch.engine.trial import HandedBack, Trial
 from hpsearch.engine.worker import Worker
-
-BEATS = 6
-"""So many signs of life a worker gives within the grace that it has."""
 
 POLL_SECONDS = 1.0
 """How often a worker that has nothing to do looks whether a trial falls to it."""
@@ -160,13 +157,10 @@ def _stagnates(worker: Worker, studies: Mapping[str, optuna.Study], storage: Sea
     ends: list[tuple[float, tuple[float, float]]] = []
     for study in studies.values():
         times = end_times(storage, study._study_id)
-        for trial in study.get_trials(deepcopy=False):
-            state, attrs = trial_state(trial), trial.user_attrs
-            if state in FINISHED:
-                value = float("nan")
-                if state == "complete":
-                    value = attrs.get("value", attrs.get("val_accuracy", value))
-                key = objective.key_of(value, attrs.get("val_loss", float("nan")))
-                ends.append((times.get(trial._trial_id, 0.0), key))
+        ends += [
+            (times.get(trial._trial_id, 0.0), stored_key(trial, objective))
+            for trial in study.get_trials(deepcopy=False)
+            if trial_state(trial) in FINISHED
+        ]
     ends.sort(key=lambda end: end[0])
     return count_stale(key for _, key in ends) >= worker.spec.patience

@@ -16,13 +16,16 @@ from typing import IO, Any
 import torch
 import torch._dynamo  # optimizers import it, for seconds: better while the search is set up
 
+from hpsearch.engine.database import open_storage, storage_errors, wait_for_server
 from hpsearch.engine.events import DatabaseAway
-from hpsearch.engine.setup import load_studies, peek, prepare_data, stored_paces
+from hpsearch.engine.existing import peek, stored_paces
+from hpsearch.engine.open_trials import BEATS
+from hpsearch.engine.setup import prepare_data
 from hpsearch.engine.stop import Stop, stopped_by_signals
-from hpsearch.engine.storage import open_storage, storage_errors, wait_for_server
-from hpsearch.engine.supervisor import LENGTH, STOP, Alive, Done, Job, Refusal
-from hpsearch.engine.work import BEATS, work
+from hpsearch.engine.studies import load_studies
+from hpsearch.engine.work import work
 from hpsearch.engine.worker import Worker
+from hpsearch.engine.worker_messages import LENGTH, STOP, Alive, Done, Job, Refusal
 from hpsearch.errors import HpsearchError, SearchError
 from hpsearch.families import family_label
 from hpsearch.training.device import resolve_device

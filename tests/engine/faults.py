@@ -32,6 +32,7 @@ from hpsearch import HpsearchError, StudySpec, search
 from hpsearch.cli.main import main as command_line
 from hpsearch.engine import supervisor, worker_process
 from hpsearch.engine.events import EpochFinished, Event
+from hpsearch.engine.worker_messages import Job
 
 PATIENCE = 120.0
 """Seconds after which a test that waits for something gives up."""
@@ -238,7 +239,7 @@ def noting_pids(note: Callable[[int, int], None]) -> Iterator[None]:
     """Within, `note` is told the number and the process id of each worker that gets a job."""
     original = supervisor._Process.start
 
-    def start(process: Any, job: supervisor.Job, into: Any) -> None:
+    def start(process: Any, job: Job, into: Any) -> None:
         note(job.number, process.popen.pid)
         original(process, job, into)
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from hpsearch import Range, SearchRecord, StudySpec, TrialRecord, load_search, search
-from hpsearch.engine.ablation import ablation_of, ablation_spec, spread_values
+from hpsearch.engine.ablation import ablation_of
+from hpsearch.engine.ablation_spec import ablation_spec, spread_values
 from hpsearch.engine.events import Event, TrialFinished
 from hpsearch.errors import HpsearchError, SearchError, SpaceError
 from hpsearch.families import Parameter

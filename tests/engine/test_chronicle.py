@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import signal
@@ -27,10 +28,11 @@ from hpsearch import SearchRecord, StudySpec, load_search, search
 from hpsearch.engine import chronicle as chronicle_module
 from hpsearch.engine.board import noted_trials, write_board
 from hpsearch.engine.chronicle import Chronicle, Chronicler
+from hpsearch.engine.database import create_storage, open_storage
+from hpsearch.engine.existing import peek
 from hpsearch.engine.place import Place, study_name
-from hpsearch.engine.setup import PreparedData, peek, prepare_data
+from hpsearch.engine.setup import PreparedData, prepare_data
 from hpsearch.engine.states import ASIDE, FINISHED
-from hpsearch.engine.storage import create_storage, open_storage
 
 PLOTS = {"leaderboard-over-families", "learning-curves-of-all-trials", "budget-by-family"}
 SPEC = StudySpec(
@@ -215,6 +217,27 @@ def test_it_is_left_behind_where_it_hangs(
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive()
+
+
+def test_ctrl_c_at_the_end_ends_the_waiting_and_no_more(
+    finished: SearchRecord, data: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for error in (None, ValueError()):
+        with (
+            contextlib.nullcontext() if error is None else pytest.raises(KeyboardInterrupt),
+            monkeypatch.context() as patch,
+            Chronicle() as chronicle,
+        ):
+            chronicle.start(finished, SPEC, data.spaces)
+            patch.setattr(threading.Thread, "join", interrupted)
+            if error is not None:
+                raise error
+    for thread in threading.enumerate():
+        if thread.name == "chronicle":
+            thread.join(60)
 
 
 def test_many_missing_notes_are_written_before_the_end(

@@ -17,8 +17,8 @@ from optuna.exceptions import StorageInternalError
 
 from hpsearch.dashboard.server import DashboardServer
 from hpsearch.dashboard.storage import BrowsedStorage
+from hpsearch.engine.database import create_storage, open_storage
 from hpsearch.engine.place import Place
-from hpsearch.engine.storage import create_storage, open_storage
 
 if TYPE_CHECKING:
     from conftest import PostgresServer

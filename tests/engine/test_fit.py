@@ -22,13 +22,14 @@ from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.resident import ResidentData
 from hpsearch.data.splits import development_data, load_split
 from hpsearch.data.views import DataViews
-from hpsearch.engine import estimate, fit, objective
+from hpsearch.engine import estimate, fit
+from hpsearch.engine import trial as trial_module
 from hpsearch.engine.estimate import Pace
 from hpsearch.engine.events import EpochFinished, Event, TrialStarted
 from hpsearch.engine.fit import Fit
 from hpsearch.engine.hidden import CONFIG, SETTING, hidden
-from hpsearch.engine.place import DATABASE
-from hpsearch.engine.records import NOTE, SPLIT
+from hpsearch.engine.place import DATABASE, SPLIT
+from hpsearch.engine.records import NOTE
 from hpsearch.engine.storage import quiet_optuna
 from hpsearch.families import initial_model
 from hpsearch.results.reports.document import report_document
@@ -125,7 +126,7 @@ def shortages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             found.append(repr(error))
         return is_out_of_memory(error)
 
-    monkeypatch.setattr(objective, "is_out_of_memory", noted)
+    monkeypatch.setattr(trial_module, "is_out_of_memory", noted)
     return found
 
 
@@ -336,7 +337,7 @@ class TestNotEvenOneImage:
             raise MemoryError("Unable to allocate 40.0 GiB")
 
         if name == "build":
-            monkeypatch.setattr(objective, "initial_model", full)
+            monkeypatch.setattr(trial_module, "initial_model", full)
         else:
             monkeypatch.setattr(DataViews, "view", full)
         record = search(picky(32, trials=1), runs=tmp_path / "runs", device="cpu")

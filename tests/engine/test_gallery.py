@@ -24,14 +24,14 @@ import hpsearch.figures
 from hpsearch import SearchRecord, StudySpec, TrialRecord, export, load_search, search
 from hpsearch.data.dataset import ImageDataset, ImagePart
 from hpsearch.data.splits import load_split
-from hpsearch.engine import gallery, objective
+from hpsearch.engine import gallery
+from hpsearch.engine import trial as trial_module
 from hpsearch.engine.artifacts import ArtifactFiles
+from hpsearch.engine.database import open_storage
 from hpsearch.engine.events import EpochFinished, Event
 from hpsearch.engine.gallery import Gallery
 from hpsearch.engine.pictures import CURVES, PICTURES
-from hpsearch.engine.place import DATABASE, Place
-from hpsearch.engine.records import HISTORY, SPLIT, VALIDATION
-from hpsearch.engine.storage import open_storage
+from hpsearch.engine.place import DATABASE, HISTORY, SPLIT, VALIDATION, Place
 from hpsearch.errors import NonFiniteLossError
 from hpsearch.training.checkpoint import load_checkpoint
 from hpsearch.training.epoch import EpochResult
@@ -294,7 +294,7 @@ class TestLongTrials:
                     yield result
                     raise NonFiniteLossError("the loss is not finite in epoch 1")
 
-        monkeypatch.setattr(objective, "Training", Diverging)
+        monkeypatch.setattr(trial_module, "Training", Diverging)
         spec = dataclasses.replace(SPEC, families=("mlp",), trials=1)
         (trial, *_) = search(spec, runs=tmp_path, device="cpu").trials
         assert (trial.state, trial.epochs) == ("failed", 1)

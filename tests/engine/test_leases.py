@@ -27,6 +27,7 @@ from sqlalchemy.exc import OperationalError
 
 from hpsearch.engine import leases as leases_module
 from hpsearch.engine import storage as storage_module
+from hpsearch.engine.database import create_storage, open_storage
 from hpsearch.engine.lease_table import LEASES, Lease, LeaseLostError
 from hpsearch.engine.leases import (
     Claim,
@@ -40,7 +41,7 @@ from hpsearch.engine.open_trials import end_times, idle_trials
 from hpsearch.engine.place import Place
 from hpsearch.engine.presence import dead, forget_dead, new_owner, present
 from hpsearch.engine.states import ASIDE, DUPLICATE, INFEASIBLE, most_aside, trial_state
-from hpsearch.engine.storage import SearchStorage, create_storage, open_storage, quiet_optuna
+from hpsearch.engine.storage import SearchStorage, quiet_optuna
 
 Together = Callable[..., list[list[Any]]]
 _GRACE = 60.0

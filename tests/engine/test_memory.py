@@ -24,13 +24,13 @@ from hpsearch.data.views import DataViews
 from hpsearch.engine.estimate import Pace
 from hpsearch.engine.lease_table import Lease
 from hpsearch.engine.leases import Claim
-from hpsearch.engine.objective import Trial
 from hpsearch.engine.place import Place
 from hpsearch.engine.records import TrialRecord
 from hpsearch.engine.samplers import make_sampler
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.stop import Stop
 from hpsearch.engine.storage import quiet_optuna
+from hpsearch.engine.trial import Trial
 from hpsearch.engine.worker import Worker
 from hpsearch.training.memory import keep_freed_memory, release_memory
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hpsearch.engine.place import DATABASE, Place
 from hpsearch.engine.spec import StudySpec
-from hpsearch.engine.supervisor import Job
+from hpsearch.engine.worker_messages import Job
 from hpsearch.errors import SearchError
 
 SECRET = "ge+heim{0}"

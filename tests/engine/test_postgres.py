@@ -21,7 +21,7 @@ import torch
 from sqlalchemy import MetaData, select
 
 from hpsearch import SearchRecord, StudySpec, load_search, search
-from hpsearch.engine import search as search_module
+from hpsearch.engine.database import create_storage, exists, locked, open_storage
 from hpsearch.engine.events import (
     DatabaseAway,
     EpochFinished,
@@ -31,8 +31,8 @@ from hpsearch.engine.events import (
     WorkerStarted,
 )
 from hpsearch.engine.lease_table import LEASES
+from hpsearch.engine.opened import open_search
 from hpsearch.engine.place import Place, study_name
-from hpsearch.engine.storage import create_storage, exists, locked, open_storage
 from hpsearch.errors import HpsearchError, SearchError
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def test_two_searches_at_once_share_the_trials(tmp_path: Path, pg_url: str) -> N
 def begin(runs: str, url: str | None) -> tuple[bool, dict[str, int]]:
     """What a search does before its first trial: whether it was there already, and its studies."""
     torch.set_num_threads(1)
-    opened = search_module._open(
+    opened = open_search(
         SPEC, Place.of(runs, url), torch.device("cpu"), 1, 0, lambda _: None, joins=False
     )
     return opened.resumed, {name: study._study_id for name, study in opened.studies.items()}
@@ -418,6 +418,7 @@ def test_a_server_that_does_not_come_back_ends_the_search_in_words(
     tmp_path: Path, own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpsearch.engine.storage.OUTAGE_SECONDS", 0.5)
+    monkeypatch.setattr("hpsearch.engine.database.OUTAGE_SECONDS", 0.5)
     own_postgres.execute("CREATE DATABASE searches")
     url = own_postgres.url("searches")
     with pytest.raises(HpsearchError, match="the same command goes on") as caught:

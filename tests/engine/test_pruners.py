@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.engine.policy_options import AMPLE, Budget, Setting
 from hpsearch.engine.pruners import DEFAULT_PRUNER, PRUNERS, PrunerInfo, check_pruner, make_pruner
-from hpsearch.engine.setup import _policy
 from hpsearch.engine.space_filling import GridSampler
 from hpsearch.engine.spec import StudySpec
+from hpsearch.engine.studies import _policy
 from hpsearch.errors import SearchError
 
 NAMES = [row.name for row in PRUNERS]

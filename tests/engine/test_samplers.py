@@ -25,11 +25,11 @@ from hpsearch.engine.samplers import (
     check_sampler,
     exhausted,
     make_sampler,
-    startup_trials,
 )
-from hpsearch.engine.space_filling import StudySampler, grid_values, value_at
+from hpsearch.engine.space_filling import grid_values, value_at
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.states import DUPLICATE, INFEASIBLE
+from hpsearch.engine.study_sampler import StudySampler
 from hpsearch.errors import SearchError
 from hpsearch.training.trainer import derive_seed
 
@@ -742,7 +742,7 @@ def test_the_study_is_not_written_to(name: str) -> None:
     ("share", "expected"), [(1, 3), (10, 3), (12, 3), (16, 4), (30, 7), (40, 10), (400, 10)]
 )
 def test_startup_grows_with_the_share(share: int, expected: int) -> None:
-    assert startup_trials(share) == expected
+    assert Budget(share=share, epochs=1).startup_trials == expected
 
 
 SETTINGS = [(row, setting) for row in SAMPLERS for setting in row.settings]

@@ -31,8 +31,8 @@ from hpsearch.engine.events import (
     TrialFinished,
     TrialStarted,
 )
-from hpsearch.engine.place import DATABASE
-from hpsearch.engine.records import SPLIT
+from hpsearch.engine.existing import Existing, check_same_search
+from hpsearch.engine.place import DATABASE, SPLIT, Place
 from hpsearch.errors import DataError, SearchError, SpaceError
 from hpsearch.families import build_model
 from hpsearch.training.checkpoint import load_checkpoint
@@ -261,10 +261,13 @@ def test_test_images_have_no_influence_on_a_search(
         ({"epochs": 5}, "epochs (4 then, 5 now)"),
         ({"seed": 1}, "seed (0 then, 1 now)"),
         ({"families": ("logistic",)}, "families (logistic, mlp then, logistic now)"),
-        ({"split": SplitSpec(val=0.1)}, "split (val 0.2"),
+        ({"split": SplitSpec(val=0.1)}, "split val (0.2 then, 0.1 now);"),
         ({"precision": "bf16"}, "precision (fp32 then, bf16 now)"),
-        ({"early_stopping": EarlyStopping(patience=2)}, "early_stopping (none then"),
-        ({"overrides": {"lr": Range(1e-3, 1e-2)}}, "space of logistic (fingerprint"),
+        ({"early_stopping": EarlyStopping(patience=2)}, "early stopping (none then"),
+        (
+            {"overrides": {"lr": Range(1e-3, 1e-2), "mlp.layers": (1, 2)}},
+            "settings: lr (not given then, 0.001..0.01 now); mlp.layers (not given then, 1,2 now);",
+        ),
     ],
 )
 def test_a_search_made_otherwise_is_not_resumed(
@@ -273,8 +276,51 @@ def test_a_search_made_otherwise_is_not_resumed(
     with pytest.raises(SearchError) as caught:
         search(dataclasses.replace(SMALL, **change), runs=uninterrupted.runs, device="cpu")
     assert named in str(caught.value)
+    assert "'hpsearch worker digits' goes on with it as it was" in str(caught.value)
     assert "--name digits-2" in str(caught.value)
     assert load_search(uninterrupted.runs) == uninterrupted
+
+
+def test_what_an_earlier_version_did_not_write_is_as_by_default(tmp_path: Path) -> None:
+    spec = StudySpec()
+    stored = spec.to_dict()
+    del stored["data"]["on_error"], stored["pruner"]
+    existing = Existing(
+        attrs={"spec": stored, "fingerprints": {"data": "then"}, "paces": {}}, names=("digits",)
+    )
+    check_same_search(spec, {"data": "then"}, existing, Place(tmp_path))
+    with pytest.raises(SearchError, match=r"settings: data \(fingerprint then then, now now\);"):
+        check_same_search(spec, {"data": "now"}, existing, Place(tmp_path))
+
+
+def test_a_difference_is_told_by_what_it_follows_from(tmp_path: Path) -> None:
+    made = StudySpec(
+        data=DataSpec(source="a.csv", options={"label": "kind", "images": "there"}),
+        name="x",
+        overrides={"lr": Range(1e-4, 1e-2)},
+    )
+    then = {"data": "a", "split": "a", "space of mlp": "a", "space of cnn": "a"}
+    existing = Existing(attrs={"spec": made.to_dict(), "fingerprints": then, "paces": {}}, names=())
+
+    def told(spec: StudySpec, **now: str) -> str:
+        with pytest.raises(SearchError) as caught:
+            check_same_search(spec, {**then, **now}, existing, Place(tmp_path))
+        return str(caught.value).partition("settings: ")[2].partition("; 'hpsearch")[0]
+
+    lr = dataclasses.replace(made, overrides={"lr": Range(1e-4, 3e-2), "cnn.blocks": 2})
+    spaces = {"space of mlp": "b", "space of cnn": "b"}
+    assert told(lr, **spaces) == (
+        "lr (0.0001..0.01 then, 0.0001..0.03 now); cnn.blocks (not given then, 2 now)"
+    )
+    # Nothing that was given differs, so that it is the code.
+    assert told(made, **{"space of mlp": "b"}) == "space of mlp (fingerprint a then, b now)"
+    other = dataclasses.replace(
+        made.data_spec, source="b.csv", options={"label": "age", "images": "there"}
+    )
+    moved = dataclasses.replace(made, data=other)
+    assert told(moved, data="b", split="b") == (
+        "data source (a.csv then, b.csv now); data options label (kind then, age now)"
+    )
 
 
 def test_other_data_under_the_same_name_is_not_resumed(tmp_path: Path) -> None:
@@ -350,7 +396,7 @@ def test_another_size_is_named_when_a_search_is_not_resumed(
     spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=1, artifacts="none")
     search(spec, runs=tmp_path, device="cpu")
     other = dataclasses.replace(spec, data=dataclasses.replace(data, size=(8, 8)))
-    with pytest.raises(SearchError, match=r"size of the data \(6x8 then, 8x8 now\)"):
+    with pytest.raises(SearchError, match=r"settings: data size \(6x8 then, 8x8 now\)"):
         search(other, runs=tmp_path, device="cpu")
 
 
@@ -363,13 +409,14 @@ def test_what_a_check_found_is_told_when_the_search_starts(tmp_path: Path) -> No
     spec = StudySpec(data=data, families=("logistic",), trials=1, epochs=1, artifacts="none")
     search(spec, runs=tmp_path, device="cpu", watch=events.append)
     (started,) = (event for event in events if isinstance(event, SearchStarted))
-    assert any("different labels" in warning for warning in started.warnings)
-    assert plan(spec, runs=tmp_path, device="cpu").warnings == started.warnings
+    assert any("different labels" in error for error in started.errors)
+    planned = plan(spec, runs=tmp_path, device="cpu")
+    assert (planned.errors, planned.warnings) == (started.errors, started.warnings)
     # A whole check is stored under the data's fingerprint, and says more than the cheap one.
     report, _ = check_source(spec.data_spec, spec.split)
-    assert plan(spec, runs=tmp_path, device="cpu").warnings == tuple(
-        finding.message for finding in report.findings if finding.severity != "note"
-    )
+    planned = plan(spec, runs=tmp_path, device="cpu")
+    for severity, told in (("error", planned.errors), ("warning", planned.warnings)):
+        assert told == tuple(f.message for f in report.findings if f.severity == severity)
 
 
 def test_a_lost_split_is_stored_again(tmp_path: Path) -> None:
@@ -600,6 +647,7 @@ def test_a_plan_estimates_and_writes_nothing(tmp_path: Path) -> None:
     for row in planned.estimates:
         assert row.epoch_seconds > 0
         assert row.seconds == pytest.approx(row.epoch_seconds * SMALL.epochs * row.trials)
+    assert {row.name for row in planned.spaces["mlp"]} > {"lr", "layers"}
     assert list(tmp_path.iterdir()) == []
 
 

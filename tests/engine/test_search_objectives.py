@@ -19,7 +19,8 @@ from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.engine.events import EpochFinished, Event, TrialFinished
 from hpsearch.engine.place import DATABASE, Place
-from hpsearch.engine.records import rank, trial_record
+from hpsearch.engine.records import rank
+from hpsearch.engine.search_reader import trial_record
 from hpsearch.errors import SearchError
 from hpsearch.figures import curves_figure, save_png
 from hpsearch.results.reports.document import report_document

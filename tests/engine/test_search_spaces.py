@@ -12,11 +12,11 @@ import torch
 
 from hpsearch import Range, SearchRecord, StudySpec, export, load_search, load_study, search
 from hpsearch.data.dataset import ImageShape
+from hpsearch.engine.database import open_storage
 from hpsearch.engine.events import Event, SearchStarted
 from hpsearch.engine.search import plan
 from hpsearch.engine.setup import epochs_of
 from hpsearch.engine.states import left_to_do, most_aside
-from hpsearch.engine.storage import open_storage
 from hpsearch.errors import (
     CheckpointError,
     ConfigError,
@@ -225,12 +225,11 @@ class TestTransfer:
             shutil.rmtree(exported)
             kept.rename(exported)
 
-    @pytest.mark.parametrize("family", ["cnn", "logistic"])
     def test_an_export_of_another_family_is_refused_before_anything_is_written(
-        self, exported: Path, family: str, tmp_path: Path
+        self, exported: Path, tmp_path: Path
     ) -> None:
-        spec = dataclasses.replace(self.spec(exported), families=(family,))
-        with pytest.raises(ConfigError, match=f"family mlp, but .* family {family}"):
+        spec = dataclasses.replace(self.spec(exported), families=("cnn",))
+        with pytest.raises(ConfigError, match=r"family mlp, but .* family cnn; search mlp"):
             search(spec, runs=tmp_path / "runs", device="cpu")
         assert not (tmp_path / "runs").exists()
 

@@ -9,11 +9,13 @@ import optuna
 import pytest
 
 from hpsearch import StudySpec
+from hpsearch.engine.database import create_storage
 from hpsearch.engine.estimate import Pace
+from hpsearch.engine.existing import find_existing
 from hpsearch.engine.place import Place
-from hpsearch.engine.records import read_search, trial_record
-from hpsearch.engine.setup import create_studies, find_existing, prepare_data
-from hpsearch.engine.storage import create_storage
+from hpsearch.engine.search_reader import read_search, trial_record
+from hpsearch.engine.setup import prepare_data
+from hpsearch.engine.studies import create_studies
 from hpsearch.errors import SearchError
 
 SPEC = StudySpec(

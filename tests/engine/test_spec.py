@@ -11,7 +11,8 @@ from hpsearch.config import EarlyStopping
 from hpsearch.data.dataset import ImageShape
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import SplitSpec
-from hpsearch.engine.spec import StudySpec, load_study
+from hpsearch.engine.spec import StudySpec
+from hpsearch.engine.study_file import load_study
 from hpsearch.errors import SearchError
 from hpsearch.families import Range, space_fingerprint, space_of
 from hpsearch.training.objectives import OBJECTIVES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -22,13 +23,13 @@ from hypothesis import strategies as st
 
 from hpsearch import StudySpec, load_search, search
 from hpsearch.engine import gpu_note
+from hpsearch.engine.database import create_storage, open_storage
 from hpsearch.engine.gpu_note import GpuNote, read_gpu
 from hpsearch.engine.overview import search_summaries
 from hpsearch.engine.place import Place
 from hpsearch.engine.remaining import FamilyRemainder, RunningTime, mean_seconds, seconds_left
 from hpsearch.engine.status import SearchStatus
 from hpsearch.engine.status_reader import StatusReader, search_status
-from hpsearch.engine.storage import create_storage, open_storage
 from hpsearch.errors import SearchError
 from hpsearch.families import parse_override
 from hpsearch.training.gpu import GpuLoad
@@ -74,6 +75,20 @@ class TestOver:
         assert document["trials"]["finished"] == 2
         assert document["best"]["params"]["lr"] > 0
         assert document["running"] == []
+        assert (document["objective"], document["best"]["values"]) == ("val_accuracy", {})
+
+    def test_its_json_has_all_objectives(self, runs: Path) -> None:
+        status = search_status(runs, "small")
+        best = status.standing.best
+        assert best is not None
+        best = dataclasses.replace(best, values=(0.9, 650.0))
+        document = dataclasses.replace(
+            status,
+            spec={**status.spec, "objective": "val_accuracy,params"},
+            standing=dataclasses.replace(status.standing, best=best),
+        ).to_dict()
+        assert document["objective"] == "val_accuracy,params"
+        assert document["best"]["values"] == {"val_accuracy": 0.9, "params": 650.0}
 
     def test_more_trials_are_seen_by_whoever_looks_on(self, tmp_path: Path) -> None:
         search(SMALL, runs=tmp_path)
@@ -117,6 +132,25 @@ class TestOver:
         status = search_status(tmp_path)  # the one that was started last
         assert (status.name, status.state) == ("tired", "over")
         assert "--patience" in status.reason
+
+    def test_trials_that_were_stopped_are_no_gain_however_low_their_loss(
+        self, tmp_path: Path
+    ) -> None:
+        """The search and those who look at it count in the same way."""
+        spec = StudySpec(
+            families=("logistic",),
+            trials=5,
+            epochs=1,
+            patience=2,
+            pruner="threshold",
+            pruner_options={"lower": 1.0},
+            first=tuple({"optimizer": "adamw", "lr": lr} for lr in (1e-4, 1e-3, 1e-2)),
+            artifacts="none",
+        )
+        record = search(spec, runs=tmp_path)
+        assert [trial.state for trial in record.trials[:2]] == ["pruned"] * 2
+        assert (record.finished, record.stale) == (2, 2)
+        assert "--patience" in search_status(tmp_path).reason
 
 
 GRID = ("optimizer=adamw", "lr=0.01", "weight_decay=1e-4", "schedule=cosine", "warmup=0")

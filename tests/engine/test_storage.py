@@ -1,14 +1,16 @@
+import gc
 import sqlite3
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import optuna
 import pytest
 from sqlalchemy import text
 
+from hpsearch.engine.database import create_storage, open_storage
 from hpsearch.engine.place import DATABASE, Place
-from hpsearch.engine.storage import create_storage, open_storage
 from hpsearch.errors import SearchError
 
 
@@ -47,7 +49,7 @@ def test_processes_that_start_together_on_a_new_folder_all_succeed(tmp_path: Pat
     code = (
         "import sys; from pathlib import Path; "
         "from hpsearch.engine.place import Place; "
-        "from hpsearch.engine.storage import create_storage; "
+        "from hpsearch.engine.database import create_storage; "
         "create_storage(Place(Path(sys.argv[1])))"
     )
     runs = tmp_path / "new" / "runs"
@@ -78,3 +80,17 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
         with pytest.raises(SearchError, match=DATABASE) as caught:
             opener(Place(tmp_path))
         assert "\n" not in str(caught.value)
+
+
+def test_a_storage_that_nobody_uses_any_more_keeps_no_connections(tmp_path: Path) -> None:
+    """A notebook that reads a search again and again would run out of files, or of the server's
+    connections.
+    """
+    place = Place(tmp_path)
+    create_storage(place)
+    storage = open_storage(place)
+    storage.get_all_studies()
+    gone = weakref.ref(storage), weakref.ref(storage.engine.pool)
+    del storage
+    gc.collect()
+    assert [kept() for kept in gone] == [None, None]

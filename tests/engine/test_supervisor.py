@@ -20,6 +20,7 @@ from faults import Running, is_event
 from test_trial_resume import outcome
 
 from hpsearch import StudySpec, load_search, search
+from hpsearch.engine.database import open_storage
 from hpsearch.engine.events import (
     EpochFinished,
     Event,
@@ -33,9 +34,9 @@ from hpsearch.engine.events import (
 from hpsearch.engine.leases import resume
 from hpsearch.engine.place import DATABASE, Place
 from hpsearch.engine.stop import EXIT_TERMINATED, Stop
-from hpsearch.engine.storage import open_storage
-from hpsearch.engine.supervisor import Job, Supervisor
+from hpsearch.engine.supervisor import Supervisor
 from hpsearch.engine.worker import Worker
+from hpsearch.engine.worker_messages import Job
 from hpsearch.errors import SearchError
 
 pytestmark = pytest.mark.faults

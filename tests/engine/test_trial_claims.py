@@ -11,13 +11,14 @@ import optuna
 import pytest
 
 from hpsearch import StudySpec, load_search, search
+from hpsearch.engine.database import create_storage, open_storage
 from hpsearch.engine.hidden import CONFIG, hide
 from hpsearch.engine.lease_table import LeaseLostError
 from hpsearch.engine.leases import Claim, Leases, Share
-from hpsearch.engine.objective import Trial
 from hpsearch.engine.place import DATABASE, Place
 from hpsearch.engine.states import DUPLICATE
-from hpsearch.engine.storage import SearchStorage, create_storage, open_storage, quiet_optuna
+from hpsearch.engine.storage import SearchStorage, quiet_optuna
+from hpsearch.engine.trial import Trial
 
 SPEC = StudySpec(name="s", families=("cnn",))
 

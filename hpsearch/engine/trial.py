@@ -20,15 +20,9 @@ from hpsearch.engine.hidden import CONFIG, hidden, hide
 from hpsearch.engine.lease_table import LeaseLostError
 from hpsearch.engine.leases import Claim
 from hpsearch.engine.outcome import drop_checkpoint, drop_checkpoints, record_metrics
-from hpsearch.engine.place import trial_folder
-from hpsearch.engine.records import (
-    BATCHES,
-    FAILURE,
-    HISTORY,
-    NOTE,
-    TrialRecord,
-    trial_record,
-)
+from hpsearch.engine.place import BATCHES, HISTORY, trial_folder
+from hpsearch.engine.records import FAILURE, NOTE, TrialRecord
+from hpsearch.engine.search_reader import trial_record
 from hpsearch.engine.states import DUPLICATE, INFEASIBLE
 from hpsearch.engine.trial_files import TrialFiles, clear
 from hpsearch.engine.worker import Worker
