@@ -17,12 +17,12 @@ from rich.text import Text
 
 from hpsearch.cli.options import INTERRUPTED, AsJson, DataOptions, Source, SplitOptions, takes
 from hpsearch.cli.progress import progress_line
-from hpsearch.cli.text import duration, make_table, output, say
+from hpsearch.cli.text import duration, make_table, output, say, tell
 from hpsearch.cli.usage import PlainTyper
 from hpsearch.names import printable
 
 if TYPE_CHECKING:
-    from hpsearch.data.checks import CheckReport
+    from hpsearch.data.checks import CheckReport, Severity
     from hpsearch.data.summary import DataSummary
 
 app = PlainTyper(
@@ -107,7 +107,7 @@ def _print_summary(console: Console, summary: DataSummary) -> None:
     for name, text in rows.items():
         say(console, f"{name:12}{text}")
     for note in summary.notes:
-        say(console, f"note: {note}")
+        tell(console, f"note: {note}")
 
 
 @app.command("preview")
@@ -213,33 +213,41 @@ def check_cli(
         raise typer.Exit(1)
 
 
+_STYLES: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "note": "dim"}
+"""Of a finding, by its severity; the worst first."""
+
+
 def _print_check(console: Console, report: CheckReport) -> None:
-    styles = {"error": "bold red", "warning": "yellow", "note": "dim"}
-    table = make_table(left=("", "what was found"))
-    for finding in report.findings:
-        table.add_row(
-            Text(finding.severity, styles[finding.severity]), Text(printable(finding.message))
-        )
-    if report.findings:
-        console.print(table)
+    from hpsearch.data.checks import shift_verdict
+    from hpsearch.data.words import plural
+
+    _print_findings(console, report)
     for shift in report.shifts:
-        words = f" ({', '.join(shift.words)})" if shift.words else ""
-        if shift.auc < 0.55:  # below 0.5 is chance, too: the parts are stratified
-            words = ": no shift"
-        say(
+        tell(
             console,
             f"{shift.first} against {shift.second}: a simple classifier tells them apart with AUC "
-            f"{shift.auc:.2f} ± {shift.error:.2f}, 0.5 or less is chance{words}",
+            f"{shift.auc:.2f} ± {shift.error:.2f}, 0.5 or less is chance: {shift_verdict(shift)}",
         )
-    counts = [
-        sum(finding.severity == severity for finding in report.findings)
-        for severity in ("error", "warning", "note")
-    ]
-    say(
+    counts = Counter(finding.severity for finding in report.findings)
+    images, classes = report.counts["images"], report.counts["classes"]
+    tell(
         console,
-        f"{report.counts['images']:,} images of {report.counts['classes']} classes: "
-        "{} errors, {} warnings, {} notes".format(*counts),
+        f"{plural(images, 'image')} of {plural(classes, 'class', 'classes')}: "
+        + ", ".join(plural(counts[severity], severity) for severity in _STYLES),
     )
+
+
+def _print_findings(console: Console, report: CheckReport) -> None:
+    if not console.is_terminal:  # a line each: as a table, all would be as wide as the longest
+        for finding in report.findings:
+            say(console, f"{finding.severity}: {finding.message}")
+        return
+    table = make_table(left=("", "what was found"))
+    for finding in report.findings:
+        style = _STYLES[finding.severity]
+        table.add_row(Text(finding.severity, style), Text(printable(finding.message)))
+    if report.findings:
+        console.print(table)
 
 
 @app.command("convert")
@@ -273,9 +281,9 @@ def convert_cli(
         say(console, f"stopped; nothing was written to {out}")
         raise typer.Exit(INTERRUPTED) from None
     for image in result.skipped:
-        say(console, f"left out: {image}")
+        tell(console, f"left out: {image}")
     for note in result.notes:
-        say(console, f"note: {note}")
+        tell(console, f"note: {note}")
     say(
         console,
         f"{result.images:,} images of {result.shape} and {len(result.classes)} classes in "

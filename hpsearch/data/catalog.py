@@ -18,6 +18,7 @@ from hpsearch.data.dataset import (
     UInt8Array,
 )
 from hpsearch.data.dataset import BadImage as BadImage
+from hpsearch.data.words import plural
 from hpsearch.errors import DataError
 from hpsearch.names import listed, printable
 
@@ -57,11 +58,29 @@ class Remark:
 
     Attributes:
         kind: a short fixed name, such as "rows without image".
+        counted: how many there are, as a message begins: "1 row without image".
         names: what is concerned.
     """
 
     kind: str
+    counted: str
     names: tuple[str, ...]
+
+    def words(self, most: int) -> str:
+        """1 row without image: a.png; with `most` names at most."""
+        return f"{self.counted}: {listed(self.names, most)}"
+
+
+def remarks_on(kind: str, names: Sequence[str], *, one: str = "") -> tuple[Remark, ...]:
+    """The remark on `names`, if any.
+
+    Args:
+        kind: of several: a word that ends with an "s", and what is said of it.
+        one: of a single one, where that has more differences than the "s".
+    """
+    word, _, rest = kind.partition(" ")
+    counted = plural(len(names), one or f"{word.removesuffix('s')} {rest}", kind)
+    return (Remark(kind=kind, counted=counted, names=tuple(names)),) if names else ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

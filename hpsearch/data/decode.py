@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hpsearch.data.catalog import BadImage, Catalog, ImageReader, RawImage
 from hpsearch.data.dataset import ImageShape, UInt8Array
-from hpsearch.data.spec import Fit
+from hpsearch.data.spec import SKIP, Fit
 from hpsearch.errors import DataError
 from hpsearch.names import printable
 
@@ -32,6 +32,12 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2"}
 )
+FOREIGN = frozenset(
+    {".heic", ".heif", ".hif", ".jxl", ".jxr", ".psd", ".svg", ".eps", ".tga", ".exr"}
+    | {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mrw"}
+    | {".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srw", ".x3f"}
+)
+"""Pictures that are not read: those of phones, cameras (raw) and other programs."""
 
 MAX_PIXELS = 2**27
 """More pixels than the largest phone camera has: beyond, a small file can fill the memory."""
@@ -79,7 +85,7 @@ def open_image(source: Path | bytes) -> Image.Image:
     except MemoryError:  # says nothing about the file
         raise
     except Exception as error:  # Pillow lets a dozen kinds out on damaged files
-        raise DataError(f"is damaged ({_reason(error)})") from None
+        raise DataError(f"is damaged: {_reason(error)}") from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise DataError(
@@ -112,7 +118,7 @@ def to_array(raw: RawImage, target: Target) -> UInt8Array:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in PASSING:
             raise
-        raise DataError(f"is damaged ({_reason(error)})") from None
+        raise DataError(f"is damaged: {_reason(error)}") from None
     array = np.asarray(_fitted(image, target))
     return array[..., np.newaxis] if array.ndim == 2 else array
 
@@ -344,6 +350,6 @@ class UnreadableImagesError(DataError):
         more = f"; and {len(images) - 3:,} more" if len(images) > 3 else ""
         super().__init__(
             f"{name}: {len(images):,} of {total:,} images cannot be read: {first}{more}. Mend or "
-            "remove them, or leave them out with --on-error skip"
+            f"remove them, or leave them out with {SKIP}"
         )
         self.images = tuple(images)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import heapq
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hpsearch.data.catalog import Remark
-from hpsearch.data.decode import SUFFIXES
+from hpsearch.data.catalog import Remark, remarks_on
+from hpsearch.data.decode import FOREIGN, SUFFIXES
 from hpsearch.data.readers import check_inside
 from hpsearch.errors import DataError
 from hpsearch.names import printable
@@ -23,20 +24,34 @@ class Listing:
 
     Attributes:
         images: files whose suffix is that of a picture.
+        foreign: files whose suffix is that of a picture of a kind that is not read.
         others: all others but hidden ones.
         outside: links out of the folder that were left out: to folders, or called like pictures.
     """
 
     root: Path
     images: tuple[str, ...]
+    foreign: tuple[str, ...]
     others: tuple[str, ...]
     outside: tuple[str, ...] = ()
 
     def remarks(self) -> tuple[Remark, ...]:
         """What else lies there, for the check."""
-        return (
-            (Remark(kind="files that are no pictures", names=self.others),) if self.others else ()
+        others = remarks_on(
+            "files that are no pictures", self.others, one="file that is no picture"
         )
+        return self.foreign_remarks() + others
+
+    def foreign_remarks(self) -> tuple[Remark, ...]:
+        """Pictures of kinds that are not read, which whoever reads the others must know."""
+        if not self.foreign:
+            return ()
+        counts = collections.Counter(Path(path).suffix.lower() for path in self.foreign)
+        kinds = " and ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common())
+        one = len(self.foreign) == 1
+        words = ("picture is", "it") if one else ("pictures are", "them")
+        counted = f"{kinds} {words[0]} not read, convert {words[1]} to JPEG or PNG"
+        return (Remark(kind="pictures that are not read", counted=counted, names=self.foreign),)
 
 
 def list_files(root: Path, *, refuse_outside: bool = True) -> Listing:
@@ -51,6 +66,7 @@ def list_files(root: Path, *, refuse_outside: bool = True) -> Listing:
     """
     real = root.resolve()
     images: list[str] = []
+    foreign: list[str] = []
     others: list[str] = []
     outside: list[str] = []
     seen: set[Path] = set()
@@ -81,9 +97,12 @@ def list_files(root: Path, *, refuse_outside: bool = True) -> Listing:
                 found.is_file() or (is_link and not path.exists())
             ):
                 images.append(relative)
+            elif path.suffix.lower() in FOREIGN:
+                foreign.append(relative)
             else:
                 others.append(relative)
-    return Listing(root, tuple(sorted(images)), tuple(sorted(others)), tuple(sorted(outside)))
+    found_paths = (tuple(sorted(paths)) for paths in (images, foreign, others, outside))
+    return Listing(root, *found_paths)
 
 
 def _leads_out(link: Path, root: Path) -> bool:

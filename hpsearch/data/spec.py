@@ -16,9 +16,11 @@ Fit = Literal["crop", "pad", "stretch"]
 OnError = Literal["fail", "skip"]
 
 MAX_SIDE = 16_384
+SKIP = '--on-error skip (in Python: DataSpec(..., on_error="skip"))'
+"""How a user says that images that cannot be read are left out."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class DataSpec(JsonConfig):
     """Which images, and how they are brought to one shape.
 
@@ -36,6 +38,7 @@ class DataSpec(JsonConfig):
     """
 
     source: str = "digits"
+    _: dataclasses.KW_ONLY
     size: tuple[int, int] | None = None
     fit: Fit = "crop"
     gray: bool | None = None

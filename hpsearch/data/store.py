@@ -52,6 +52,7 @@ from hpsearch.data.readers import ArrayReader
 from hpsearch.data.sources import open_catalog
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.target import target_of
+from hpsearch.data.words import plural
 from hpsearch.errors import DataError
 from hpsearch.files import whole_folder, write_text, write_whole
 from hpsearch.names import listed
@@ -311,11 +312,9 @@ def _open_entry(folder: Path, catalog: Catalog, spec: DataSpec, notes: list[str]
     if skipped and spec.on_error == "fail":  # the entry was made for who left them out
         raise UnreadableImagesError(catalog.name, skipped, len(catalog))
     if skipped:
-        notes = [
-            *notes,
-            f"{len(skipped):,} images that cannot be read are left out: "
-            f"{listed([str(image) for image in skipped], 3)}",
-        ]
+        count, are = plural(len(skipped), "image"), "is" if len(skipped) == 1 else "are"
+        reasons = listed([str(image) for image in skipped], 3)
+        notes = [*notes, f"{count} that cannot be read {are} left out: {reasons}"]
     dataset = dataclasses.replace(dataset, notes=(*catalog.notes, *notes))
     vars(dataset).update(digests=arrays["digests"], moments=arrays["moments"])
     return dataset

@@ -123,6 +123,30 @@ def test_check_finds_nothing_in_good_data(run: Run, photos: Path) -> None:
     assert "80 images of 2 classes: 0 errors" in out
 
 
+def test_check_and_inspect_say_which_pictures_are_not_read_and_how_much_is_cut(
+    run: Run, photos: Path
+) -> None:
+    (photos / "red" / "IMG_1.heic").write_bytes(b"\0")
+    (photos / "red" / "Thumbs.db").write_bytes(b"\0")
+    not_read = "1 .heic picture is not read, convert it to JPEG or PNG: red/IMG_1.heic"
+    cut = "the pictures are cut to the middle square: a typical one loses 25%"
+    code, out, _ = run("data check photos --size 8")
+    assert code == 0
+    # Not in a terminal: a line each, with nothing around it.
+    lines = out.splitlines()
+    assert lines[0] == f"warning: {not_read}"
+    assert "note: 1 file that is no picture: red/Thumbs.db" in lines
+    assert any(line.startswith(f"note: {cut}") for line in lines)
+    assert sum("0.5 or less is chance: " in line for line in lines) == out.count("AUC")
+    assert "0 errors, 1 warning, " in lines[-1]
+    _, out, _ = run("data inspect photos --size 8")
+    assert f"note: {not_read}" in out
+    assert f"note: {cut}" in out
+    for fitting in ("--fit pad", "--size 9x12"):
+        assert "typical" not in run(f"data check photos --size 8 {fitting}")[1]
+        assert "typical" not in run(f"data inspect photos --size 8 {fitting}")[1]
+
+
 def test_check_exits_with_1_where_results_would_be_wrong(run: Run, photos: Path) -> None:
     plain = photos / "plain" / "0.png"
     (photos / "red" / "copy.png").write_bytes(plain.read_bytes())  # a conflicting label

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
-from hpsearch.data.catalog import BadImage, Catalog, Remark
+from hpsearch.data.catalog import BadImage, Catalog, remarks_on
 from hpsearch.data.checks import (
     CheckReport,
     Finding,
@@ -32,7 +32,7 @@ from hpsearch.data.checks import (
 from hpsearch.data.checks.duplicates import exact_duplicates, near_duplicates
 from hpsearch.data.checks.likeness import aligned, limits
 from hpsearch.data.checks.near import NearPairs, near_pairs
-from hpsearch.data.checks.shift import label_shift, measure_shift, shift_finding
+from hpsearch.data.checks.shift import label_shift, measure_shift, shift_finding, shift_verdict
 from hpsearch.data.dataset import NO_PART, PARTS, ImageDataset, Int8Array, UInt8Array
 from hpsearch.data.readers import FileReader
 from hpsearch.data.splits import Split, SplitSpec, make_split
@@ -504,7 +504,13 @@ class TestExactDuplicates:
         }
         leak = found["exact duplicates across the test split"]
         assert leak.pairs == (Pair(first=4, second=5, parts=("train", "test")),)
-        assert "1 of 1 test images (100%)" in leak.message
+        assert "1 of 1 test images (100%) is an exact copy of" in leak.message
+        assert found["exact duplicates"].message.startswith("2 images are exact copies of each")
+        torn = found["exact duplicates with two labels"].message
+        assert torn.startswith("2 images are exact copies of each other, but")
+        images = np.repeat(np.arange(2, dtype=np.uint8), [2, 3]).reshape(-1, 1, 1, 1)
+        (within,) = exact_duplicates(dataset_of(images, [0] * 5), None)
+        assert within.message.startswith("5 images in 2 groups are exact copies of each other")
 
     def test_thousands_of_equal_images_are_counted_and_cut(self) -> None:
         dataset = dataset_of(np.zeros((5000, 2, 2, 1), np.uint8))
@@ -680,14 +686,21 @@ class TestSource:
         (tmp_path / "3.png").write_bytes(b"no picture")
         assert not self.findings(catalog)
 
+    def test_images_that_are_left_out_are_not_counted_among_the_sizes(self, tmp_path: Path) -> None:
+        catalog = catalog_of(tmp_path, [(60, 80)] * 8 + [(14, 16)] * 2, [0, 1] * 5)
+        bad = [BadImage("2.png", "is damaged"), BadImage("8.png", "is damaged")]
+        found = self.findings(catalog, bad=bad)["very small images"]
+        assert (found.count, found.names) == (1, ("9.png (14x16)",))
+        assert "1 image of 8 " in found.message
+
     def test_what_the_source_remarked_and_what_is_unreadable_is_told(self, tmp_path: Path) -> None:
         catalog = catalog_of(tmp_path, [(60, 80)] * 4, [0, 1] * 2)
         catalog = dataclasses.replace(
             catalog,
             remarks=(
-                Remark(kind="rows without image", names=tuple(f"{n}.png" for n in range(150))),
-                Remark(kind="files that are no pictures", names=("\x1b[31mnotes.txt",)),
-                Remark(kind="nothing", names=()),
+                *remarks_on("rows without image", [f"{n}.png" for n in range(150)]),
+                *remarks_on("files that are no pictures", ["\x1b[31mnotes.txt"], one="odd file"),
+                *remarks_on("nothing", []),
             ),
         )
         bad = [BadImage("cut\n.jpg", "is damaged"), BadImage("b.jpg", "the file is empty")]
@@ -698,9 +711,10 @@ class TestSource:
             "files that are no pictures": ("note", 1),
         }
         assert "cut\\n.jpg: is damaged" in found["unreadable images"].message
+        assert found["rows without image"].message.startswith("150 rows without image: 0.png, ")
         assert "145 more" in found["rows without image"].message
         assert len(found["rows without image"].names) == 100
-        assert found["files that are no pictures"].message.isprintable()
+        assert found["files that are no pictures"].message == "1 odd file: \\x1b[31mnotes.txt"
 
 
 @pytest.fixture(scope="module")
@@ -765,6 +779,25 @@ class TestShift:
         (finding,) = label_shift(first, second, ("training", "test"))
         assert "class 0 40% and 17%" in finding.message
         assert finding.names[0] == "class 0"
+
+    @pytest.mark.parametrize(
+        ("auc", "error", "verdict"),
+        [
+            (0.4, 0.04, "no shift"),
+            (0.54, 0.04, "no shift"),
+            (0.58, 0.04, "no shift that is certain"),
+            (0.58, 0.02, "slightly different"),
+            (0.75, 0.04, "different (darker, bluer)"),
+            (0.95, 0.01, "clearly different (darker, bluer)"),
+        ],
+    )
+    def test_each_shift_has_a_verdict_that_agrees_with_the_finding(
+        self, auc: float, error: float, verdict: str
+    ) -> None:
+        words = ("darker", "bluer") if "bluer" in verdict else ()
+        shift = Shift(first="training", second="test", auc=auc, error=error, words=words)
+        assert shift_verdict(shift) == verdict
+        assert bool(shift_finding(shift)) == bool(words)
 
     def test_few_images_or_groups_tell_nothing(self, field: ImageDataset) -> None:
         def measured(data: ImageDataset, few: int) -> Shift | None:

@@ -600,6 +600,12 @@ def test_half_a_picture_is_refused(name: str) -> None:
     assert survives(content[: len(content) // 2]) == "refused"
 
 
+def test_brackets_in_what_pillow_says_are_not_within_others() -> None:
+    content = written(np.tile(RGB, (8, 8, 1)), "JPEG")
+    with pytest.raises(DataError, match=r"^is damaged: image file is truncated \(.* processed\)$"):
+        to_array(open_image(content[: len(content) // 2]), target())
+
+
 @settings(max_examples=300)
 @given(st.data())
 def test_a_damaged_picture_is_a_picture_or_an_error(data: st.DataObject) -> None:

@@ -744,4 +744,27 @@ def test_images_deeper_than_the_class_folders_are_said(tmp_path: Path) -> None:
         (tmp_path / label / "inner").mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(tmp_path / label / "inner" / "1.png")
     notes = open_catalog(DataSpec(source=str(tmp_path))).notes
-    assert any("2 images lie in folders below the class folders" in note for note in notes)
+    assert notes == (
+        "2 images lie in folders below the class folders, and are taken, too: a/inner, b/inner",
+    )
+
+
+def test_pictures_of_kinds_that_are_not_read_are_said(tmp_path: Path) -> None:
+    for path in ("cat/1.HEIC", "cat/2.heic", "dog/3.CR2"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"\0")
+    told = "2 .heic and 1 .cr2 pictures are not read, convert them to JPEG or PNG: cat/1.HEIC, "
+    with pytest.raises(DataError, match="no images in this folder that are read") as caught:
+        catalog_of(tmp_path)
+    assert told in str(caught.value)
+    tree(tmp_path, "cat/4.png", "dog/5.png")
+    catalog = catalog_of(tmp_path)
+    assert list(catalog.names) == ["cat/4.png", "dog/5.png"]
+    assert catalog.notes[0].startswith(told)
+    assert remarks_of(catalog) == {
+        "pictures that are not read": ("cat/1.HEIC", "cat/2.heic", "dog/3.CR2")
+    }
+    (tmp_path / "dog" / "3.CR2").unlink()
+    (tmp_path / "cat" / "2.heic").unlink()
+    told = "1 .heic picture is not read, convert it to JPEG or PNG: cat/1.HEIC"
+    assert catalog_of(tmp_path).notes == (told,)

@@ -201,6 +201,23 @@ def test_the_suffix_may_be_in_capitals(tmp_path: Path) -> None:
     assert len(load_dataset(str(tmp_path / "A.NPZ"))) == 12
 
 
+def test_the_arrays_of_an_npz_can_be_named(tmp_path: Path) -> None:
+    channels_first = np.moveaxis(RGB, -1, 1)
+    path = npz(tmp_path / "a.npz", x=channels_first, y=LABELS, who=["ann", "bob"] * 6)
+    message = refusal(path)
+    assert "has no array 'images', only x, y, who; " in message
+    assert "--with images=ARRAY" in message
+    options = {"images": "x", "labels": "y", "groups": "who", "layout": "NCHW"}
+    data = load_dataset(DataSpec(str(path), options=options))
+    assert np.array_equal(data.images, RGB)
+    assert data.labels.tolist() == LABELS.tolist()
+    assert data.groups == ["ann", "bob"] * 6
+    with pytest.raises(
+        DataError, match="has no array 'z', only x, y, who; say which holds the splits"
+    ):
+        load_dataset(DataSpec(str(path), options={**options, "splits": "z"}))
+
+
 @pytest.mark.parametrize(
     ("arrays", "told"),
     [

@@ -430,6 +430,29 @@ def test_a_size_is_guessed_and_said(
     assert sum(told in note for note in data.notes) == 1
 
 
+@pytest.mark.parametrize(
+    ("sizes", "fields", "lost"),
+    [
+        ([(30, 40)], {"size": (8, 8)}, "the middle square: a typical one loses 25%"),
+        ([(30, 40), (30, 40), (30, 30)], {}, "the middle square: a typical one loses 25%"),
+        ([(40, 40)], {"size": (10, 20)}, "the proportions of 10x20: a typical one loses 50%"),
+        ([(30, 32)], {"size": (8, 8)}, None),
+        ([(30, 40), (30, 30), (30, 30)], {}, None),
+        ([(30, 40)], {"size": (8, 8), "fit": "pad"}, None),
+        ([(30, 40)], {}, None),
+    ],
+)
+def test_what_cropping_takes_of_a_typical_picture_is_said(
+    tmp_path: Path, sizes: list[tuple[int, int]], fields: dict[str, Any], lost: str | None
+) -> None:
+    for number in range(6):
+        path = tmp_path / "pets" / "ab"[number % 2] / f"{number}.png"
+        noise_picture(path, number, sizes[number % len(sizes)])
+    notes = load_dataset(DataSpec(str(tmp_path / "pets"), **fields)).notes
+    told = [note for note in notes if "--fit pad" in note]
+    assert [note.split("cut to ")[1].split(" (")[0] for note in told] == ([lost] if lost else [])
+
+
 def test_turned_pictures_count_as_they_are_seen(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -212,6 +212,17 @@ def test_a_folder_with_a_point_is_no_suffix(tmp_path: Path) -> None:
     assert class_of(catalog_of(tmp_path)) == {"dir/im.png": "x", "other.png": "y"}
 
 
+def test_a_row_without_image_may_mean_a_picture_that_is_not_read(tmp_path: Path) -> None:
+    pictures(tmp_path, *CLASSES)
+    (tmp_path / "phone.heic").write_bytes(b"\0")
+    table(tmp_path, lines(("file", "label"), *ROWS, ("phone.heic", "dog")))
+    told = "1 .heic picture is not read, convert it to JPEG or PNG: phone.heic"
+    message = refusal(tmp_path)
+    assert "rows names no image" in message
+    assert told in message
+    assert told in catalog_of(tmp_path, on_error="skip").notes
+
+
 def test_rows_and_images_that_lack_the_other_are_said(tmp_path: Path) -> None:
     pictures(tmp_path, *CLASSES, "extra.png", "unlabelled.png")
     rows = [*ROWS, ("gone.png", "dog"), ("gone too.png", "cat"), ("unlabelled.png", " ")]
@@ -219,7 +230,7 @@ def test_rows_and_images_that_lack_the_other_are_said(tmp_path: Path) -> None:
     message = refusal(tmp_path)
     assert f"2 of {len(rows)} rows" in message
     assert "gone.png, gone too.png" in message
-    assert "--on-error skip" in message
+    assert '--on-error skip (in Python: DataSpec(..., on_error="skip"))' in message
     catalog = catalog_of(tmp_path, on_error="skip")
     assert class_of(catalog) == CLASSES
     assert remarks_of(catalog) == {

@@ -2,7 +2,7 @@
 
 from hpsearch.data.checks.findings import CheckReport, Finding, Pair, Severity, Shift
 from hpsearch.data.checks.run import check_data, store_report, stored_report
-from hpsearch.data.checks.shift import shift_against
+from hpsearch.data.checks.shift import shift_against, shift_verdict
 
 __all__ = [
     "CheckReport",
@@ -12,6 +12,7 @@ __all__ = [
     "Shift",
     "check_data",
     "shift_against",
+    "shift_verdict",
     "store_report",
     "stored_report",
 ]

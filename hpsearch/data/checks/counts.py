@@ -8,8 +8,9 @@ import numpy as np
 
 from hpsearch.data.catalog import BadImage, Remark
 from hpsearch.data.checks.duplicates import MOST_ROWS, TEST, TRAIN, VAL, WORDS
-from hpsearch.data.checks.findings import Finding, Severity, image_name, percent, plural
+from hpsearch.data.checks.findings import Finding, Severity, image_name
 from hpsearch.data.dataset import PARTS, ImageDataset, Int8Array, Int64Array
+from hpsearch.data.words import percent, plural
 from hpsearch.names import listed
 
 FEW, SOME = 10, 50
@@ -124,8 +125,9 @@ def blank_findings(dataset: ImageDataset) -> list[Finding]:
         Finding(
             kind="blank images",
             severity="warning",
-            message=f"{plural(len(rows), 'image')} ({percent(len(rows), len(dataset))}) show "
-            f"nothing, all their pixels have about the same colour: {_some(names, len(rows))}",
+            message=f"{plural(len(rows), 'image')} ({percent(len(rows), len(dataset))}) "
+            f"{'shows' if len(rows) == 1 else 'show'} nothing but pixels of about the same colour: "
+            f"{_some(names, len(rows))}",
             count=len(rows),
             rows=tuple(rows[:MOST_ROWS]),
         )
@@ -198,14 +200,13 @@ def source_findings(
         )
     for remark in remarks:
         if remark.names:
-            names = list(remark.names)
             findings.append(
                 Finding(
                     kind=remark.kind,
                     severity="note" if remark.kind in _HARMLESS else "warning",
-                    message=f"{len(names):,} {remark.kind}: {listed(names, 5)}",
-                    count=len(names),
-                    names=tuple(listed([name]) for name in names[:MOST_NAMES]),
+                    message=remark.words(5),
+                    count=len(remark.names),
+                    names=tuple(listed([name]) for name in remark.names[:MOST_NAMES]),
                 )
             )
     return findings

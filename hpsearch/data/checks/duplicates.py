@@ -7,16 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from hpsearch.data.checks.findings import (
-    Finding,
-    Pair,
-    Severity,
-    image_name,
-    percent,
-    plural,
-)
+from hpsearch.data.checks.findings import Finding, Pair, Severity, image_name
 from hpsearch.data.checks.near import NearPairs
 from hpsearch.data.dataset import PART_WORDS, PARTS, ImageDataset, Int8Array, Int64Array
+from hpsearch.data.words import percent, plural
 from hpsearch.names import printable
 
 TRAIN, VAL, TEST = (PARTS.index(part) for part in ("train", "val", "test"))
@@ -53,8 +47,7 @@ def exact_duplicates(dataset: ImageDataset, parts: Int8Array | None) -> list[Fin
                 severity="warning",
                 rows=rows,
                 pairs=[pair for cluster in within for pair in _chain(cluster)],
-                message=f"{plural(len(rows), 'image')} in {plural(len(within), 'group')} are "
-                f"exact copies of each other, with the same class{_together(parts)}",
+                message=f"{_copies(within)}, with the same class{_together(parts)}",
             )
         )
     torn = [cluster for cluster in clusters if len(set(dataset.labels[cluster].tolist())) > 1]
@@ -70,8 +63,8 @@ def exact_duplicates(dataset: ImageDataset, parts: Int8Array | None) -> list[Fin
                 pairs=[
                     pair for cluster in torn for pair in _first_of_each(cluster, dataset.labels)
                 ],
-                message=f"{plural(len(rows), 'image')} in {plural(len(torn), 'group')} are exact "
-                "copies of each other, but have different labels: at least one of them is wrong",
+                message=f"{_copies(torn)}, but have different labels: at least one of them is "
+                "wrong",
             )
         )
     if parts is not None:
@@ -100,8 +93,9 @@ def _exact_leaks(
                 rows=rows,
                 pairs=pairs,
                 message=f"{len(rows):,} of {total:,} {WORDS[part]} images "
-                f"({percent(len(rows), total)}) are exact copies of {_source_words(sources)} "
-                f"images: {consequence}",
+                f"({percent(len(rows), total)}) "
+                f"{'is an exact copy' if len(rows) == 1 else 'are exact copies'} of "
+                f"{_source_words(sources)} images: {consequence}",
             )
 
 
@@ -115,6 +109,13 @@ _LEAKS: tuple[tuple[str, int, tuple[int, ...], Severity, str], ...] = (
         "validation scores are too good, and the search prefers what learns by heart",
     ),
 )
+
+
+def _copies(clusters: list[list[int]]) -> str:
+    """2 images are exact copies of each other; of several clusters with their number."""
+    images = plural(sum(map(len, clusters)), "image")
+    where = f" in {len(clusters):,} groups" if len(clusters) > 1 else ""
+    return f"{images}{where} are exact copies of each other"
 
 
 def _source_words(sources: tuple[int, ...]) -> str:
@@ -245,8 +246,8 @@ def _near_leaks(dataset: ImageDataset, parts: Int8Array, pairs: NearPairs) -> It
             rows=rows.tolist(),
             pairs=leak,
             message=f"{_at_least(pairs)}{len(rows):,} of {total:,} {WORDS[part]} images "
-            f"({percent(len(rows), total)}) are nearly the same as {_source_words(sources)} images"
-            f"{_mirrored(leak)}: {consequence}",
+            f"({percent(len(rows), total)}) {'is' if len(rows) == 1 else 'are'} nearly the same as "
+            f"{_source_words(sources)} images{_mirrored(leak)}: {consequence}",
         )
 
 

@@ -178,17 +178,6 @@ def image_name(dataset: ImageDataset, row: int) -> str:
     return f"image {row}" if dataset.names is None else dataset.names[row]
 
 
-def plural(count: int, word: str, words: str | None = None) -> str:
-    """1 image, 2 images; `words` where the plural is not just one letter longer."""
-    return f"{count:,} {word if count == 1 else words or word + 's'}"
-
-
-def percent(part: int, whole: int) -> str:
-    """The share of `part` in `whole`: 12%, 1.5%, 0.03%."""
-    share = 100.0 * part / max(whole, 1)
-    return f"{share:.0f}%" if share >= 10 else f"{share:.2g}%"
-
-
 def by_severity(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Errors first, then warnings, then notes; else in the order given."""
     order = get_args(Severity)

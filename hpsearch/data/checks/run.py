@@ -29,7 +29,6 @@ from hpsearch.data.checks.findings import (
     Finding,
     Shift,
     by_severity,
-    plural,
 )
 from hpsearch.data.checks.near import near_pairs
 from hpsearch.data.checks.shift import label_shift, measure_shift, shift_against, shift_finding
@@ -38,6 +37,7 @@ from hpsearch.data.dataset import PART_WORDS, PARTS, ImageDataset, ImagePart, In
 from hpsearch.data.decode import Clock
 from hpsearch.data.splits import Split
 from hpsearch.data.target import FileSizes, file_sizes
+from hpsearch.data.words import plural
 from hpsearch.errors import DataError
 from hpsearch.files import write_text
 
@@ -72,7 +72,7 @@ def check_data(
     """
     sizes = None
     if catalog is not None and catalog.images.shape is None and not cheap:
-        sizes = sizes_of_files(catalog, watch)
+        sizes = sizes_of_files(catalog, bad, watch)
     report = check_images(dataset, split, cheap=cheap, watch=watch)
     return with_source(
         report, dataset, split, catalog=catalog, sizes=sizes, bad=bad, against=against
@@ -162,9 +162,12 @@ def with_source(
     return dataclasses.replace(report, findings=by_severity(findings), shifts=tuple(shifts))
 
 
-def sizes_of_files(catalog: Catalog, watch: Watch | None) -> FileSizes:
-    """As `file_sizes`, with reports of how far it has come."""
-    return file_sizes(catalog, _Teller(watch).on("looking at the files", len(catalog)))
+def sizes_of_files(catalog: Catalog, bad: Sequence[BadImage], watch: Watch | None) -> FileSizes:
+    """As `file_sizes`, of those that are not bad, with reports of how far it has come."""
+    found = file_sizes(catalog, _Teller(watch).on("looking at the files", len(catalog)))
+    names = {image.name for image in bad}
+    good = [catalog.names[position] not in names for position in found.positions.tolist()]
+    return FileSizes(found.positions[good], found.sizes[good], found.all_gray)
 
 
 def store_report(report: CheckReport, cache: Path) -> Path:

@@ -25,6 +25,8 @@ LEAST, LEAST_GROUPS = 30, 5
 """Fewer images, or groups, on a side tell nothing."""
 WORTH_A_WARNING, STRONG = 0.6, 0.75
 """An area under the curve that is surely above these is a warning, or a strong one."""
+NO_SHIFT = 0.55
+"""An area below this is that of sets that look alike; below 0.5 it is chance, too."""
 CERTAINTY = 2.58
 """Standard errors: 99.5% sure that the true value is not below the lower end."""
 LABEL_SHIFT, LABEL_DOUBT = 0.1, 0.001
@@ -104,6 +106,17 @@ def shift_against(part: ImagePart, images: UInt8Array, name: str = "training") -
     taken = np.sort(random.permutation(len(part))[:MOST])
     side = _side(part, taken)
     return _measured(side, _Side(image_features(images, other)), (name, UNLABELLED))
+
+
+def shift_verdict(shift: Shift) -> str:
+    """What the measured shift means, in a few words."""
+    lower = shift.auc - CERTAINTY * shift.error
+    if lower > WORTH_A_WARNING:
+        looks = f" ({', '.join(shift.words)})" if shift.words else ""
+        return f"{'clearly ' if lower > STRONG else ''}different{looks}"
+    if lower > 0.5:
+        return "slightly different"
+    return "no shift" if shift.auc < NO_SHIFT else "no shift that is certain"
 
 
 def shift_finding(shift: Shift) -> list[Finding]:

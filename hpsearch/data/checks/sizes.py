@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from hpsearch.data.catalog import Catalog
-from hpsearch.data.checks.findings import Finding, Severity, percent, plural
+from hpsearch.data.checks.findings import Finding, Severity
 from hpsearch.data.dataset import ImageShape
-from hpsearch.data.target import FileSizes
+from hpsearch.data.target import FileSizes, cut_note
+from hpsearch.data.words import percent, plural
 from hpsearch.names import listed
 
 TINY = 16
@@ -19,6 +22,15 @@ ENLARGED = 2.0
 TELLING = 0.2
 """A gain in accuracy by the size alone that is a warning."""
 _LEAST = 20
+
+
+def cut_findings(found: FileSizes, shape: ImageShape) -> list[Finding]:
+    """That bringing the pictures to `shape` cuts off much of them."""
+    sizes = Counter((height, width) for height, width in found.sizes.tolist())
+    note = cut_note(sizes, (shape.height, shape.width))
+    if note is None:
+        return []
+    return [Finding(kind="cut images", severity="note", message=note, count=len(found.sizes))]
 
 
 def size_findings(catalog: Catalog, found: FileSizes, shape: ImageShape) -> list[Finding]:

@@ -17,6 +17,7 @@ from hpsearch.data.checks.run import (
     stored_report,
     with_source,
 )
+from hpsearch.data.checks.sizes import cut_findings
 from hpsearch.data.dataset import ImageDataset, UInt8Array
 from hpsearch.data.decode import Clock, Target, decode_all
 from hpsearch.data.listing import list_files
@@ -53,7 +54,10 @@ def check_source(
     catalog = open_catalog(lenient)
     dataset = load_catalog(catalog, lenient, watch=watch)
     split, refusals = _split(dataset, split_spec)
-    sizes = sizes_of_files(catalog, watch) if catalog.images.shape is None else None
+    sizes, cut = None, list[Finding]()
+    if catalog.images.shape is None:
+        sizes = sizes_of_files(catalog, dataset.skipped, watch)
+        cut = cut_findings(sizes, dataset.shape) if spec.fit == "crop" else []
     whole = _whole(catalog, lenient, dataset, sizes, watch)
     report = check_images(dataset, split, whole=whole, watch=watch)
     # What is stored is true of these images and this split; the rest is true of the files today.
@@ -68,7 +72,9 @@ def check_source(
         refused=spec.on_error == "fail",
         against=None if against is None else unlabelled_images(against, dataset, spec, watch),
     )
-    return dataclasses.replace(report, findings=by_severity([*refusals, *report.findings])), dataset
+    return dataclasses.replace(
+        report, findings=by_severity([*refusals, *report.findings, *cut])
+    ), dataset
 
 
 def _split(dataset: ImageDataset, spec: SplitSpec) -> tuple[Split | None, list[Finding]]:

@@ -69,6 +69,14 @@ class SourceOption:
         return DataError(f"{source}: option {self.name!r} must be {expected}, but is {value!r}")
 
 
+LAYOUT = SourceOption(
+    name="layout",
+    help="the order of the axes of images: NHWC (channels last) or NCHW",
+    choices=("NHWC", "NCHW"),
+)
+"""Of the sources that hold arrays."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSource:
     """One kind of source.

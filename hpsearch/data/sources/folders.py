@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from hpsearch.data.catalog import Catalog, Remark, make_catalog
-from hpsearch.data.listing import Glance, glance, list_files, subfolders
+from hpsearch.data.catalog import Catalog, make_catalog, remarks_on
+from hpsearch.data.listing import Glance, Listing, glance, list_files, subfolders
 from hpsearch.data.readers import FileReader, check_inside
 from hpsearch.data.sources._arrays import part_of, parts_of
 from hpsearch.data.sources._source import DataSource, SourceOption
-from hpsearch.data.spec import DataSpec
+from hpsearch.data.spec import SKIP, DataSpec
+from hpsearch.data.words import plural
 from hpsearch.errors import DataError
 from hpsearch.names import listed, printable
 
@@ -93,7 +94,7 @@ def _class_folders(spec: DataSpec, _options: Mapping[str, Any]) -> Catalog:
     labels: list[str] = []
     parts: list[str | None] = []
     stray: list[str] = []
-    deep = 0
+    deep: list[str] = []
     for path in listing.images:
         folders = path.split("/")[:-1]
         part = None
@@ -106,43 +107,58 @@ def _class_folders(spec: DataSpec, _options: Mapping[str, Any]) -> Catalog:
         paths.append(path)
         labels.append(folders[0])
         parts.append(part)
-        deep += len(folders) > 1
-    remarks = listing.remarks()
-    if stray:
-        remarks += (Remark(kind="images outside of class folders", names=tuple(stray)),)
+        if len(folders) > 1:
+            deep.append(path.rpartition("/")[0])
     folders_seen = {path.name for path in subfolders(layout.root)}
     empty = sorted(folders_seen - set(labels)) if not layout.has_parts else []
-    if empty:
-        remarks += (Remark(kind="folders without images", names=tuple(empty)),)
     return make_catalog(
         name=_name(spec, layout),
         names=paths,
         label_names=labels,
         images=FileReader(layout.root, paths),
         parts=parts,
-        notes=_notes(spec, layout, stray, deep),
-        remarks=remarks,
+        notes=_notes(spec, layout, listing) + _place_notes(stray, deep),
+        remarks=(
+            *listing.remarks(),
+            *remarks_on("images outside of class folders", stray),
+            *remarks_on("folders without images", empty),
+        ),
     )
 
 
-def _notes(
-    spec: DataSpec, layout: Layout, stray: Sequence[str] = (), deep: int = 0
-) -> tuple[str, ...]:
-    notes = []
+def _notes(spec: DataSpec, layout: Layout, listing: Listing) -> tuple[str, ...]:
+    notes = [remark.words(3) for remark in listing.foreign_remarks()]
     if layout.root != Path(spec.source):
         below = layout.root.relative_to(spec.source).as_posix()
         notes.append(f"the images are in {printable(below)}")
     if layout.has_parts:
         notes.append("its train, val and test folders are taken as the official split")
-    if stray:
-        notes.append(
-            f"{len(stray):,} images outside of class folders are left out: {listed(list(stray), 3)}"
-        )
-    if deep:
-        notes.append(f"{deep:,} images lie in folders below the class folders, and are taken, too")
     if layout.kind == "classes" and layout.table:
         table = printable(layout.table)
         notes.append(f"classes are the folders; for those of the table give {table} itself")
+    return tuple(notes)
+
+
+def _place_notes(stray: list[str], deep: list[str]) -> tuple[str, ...]:
+    """About images that lie elsewhere than in a class folder.
+
+    Args:
+        stray: images outside of them.
+        deep: the folder of each image below them.
+    """
+    notes = []
+    if stray:
+        images = plural(len(stray), "image")
+        verb = "is" if len(stray) == 1 else "are"
+        notes.append(f"{images} outside of class folders {verb} left out: {listed(stray, 3)}")
+    if deep:
+        lie, are = ("lies", "is") if len(deep) == 1 else ("lie", "are")
+        below = sorted(set(deep))
+        where = "a folder" if len(below) == 1 else "folders"
+        notes.append(
+            f"{plural(len(deep), 'image')} {lie} in {where} below the class folders, and {are} "
+            f"taken, too: {listed(below, 2)}"
+        )
     return tuple(notes)
 
 
@@ -150,7 +166,7 @@ def _file_names(spec: DataSpec, options: Mapping[str, Any]) -> Catalog:
     layout = _required(spec)
     listing = list_files(layout.root)
     pattern = options.get("pattern")
-    notes = _notes(spec, layout)
+    notes = _notes(spec, layout, listing)
     if pattern is None:
         match = _guess(listing.images, spec)
         fields: tuple[str, ...] = ("label",)
@@ -172,11 +188,8 @@ def _file_names(spec: DataSpec, options: Mapping[str, Any]) -> Catalog:
         raise DataError(
             f"{spec.source}: the pattern {pattern!r} does not fit {len(odd):,} of "
             f"{len(listing.images):,} files: {listed(odd, 3)}; change it, or leave them out with "
-            "--on-error skip"
+            f"{SKIP}"
         )
-    remarks = listing.remarks()
-    if odd:
-        remarks += (Remark(kind="files that the pattern does not fit", names=tuple(odd)),)
     rows = [[row[name] for name in columns] for row in values]
     labels, class_parts = joined_labels(rows, spec.source)
     if pattern is None:
@@ -199,7 +212,7 @@ def _file_names(spec: DataSpec, options: Mapping[str, Any]) -> Catalog:
         columns=columns if len(columns) > 1 else (),
         class_parts=class_parts if len(columns) > 1 else None,
         notes=notes,
-        remarks=remarks,
+        remarks=listing.remarks() + remarks_on("files that the pattern does not fit", odd),
     )
 
 
@@ -303,7 +316,9 @@ def _guess(paths: Sequence[str], spec: DataSpec) -> Match:
 def _required(spec: DataSpec) -> Layout:
     layout = layout_of(spec)
     if layout is None:
-        raise DataError(f"{spec.source}: there are no images in this folder")
+        listing = list_files(Path(spec.source), refuse_outside=False)
+        also = "".join(f" that are read; {r.words(3)}" for r in listing.foreign_remarks())
+        raise DataError(f"{spec.source}: there are no images in this folder{also}")
     return layout
 
 

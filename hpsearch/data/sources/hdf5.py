@@ -21,7 +21,7 @@ from hpsearch.data.readers import OneFileReader
 from hpsearch.data.sources._arrays import Layout, class_names_of, find_layout, parts_of
 from hpsearch.data.sources._hdf5_file import Hdf5File
 from hpsearch.data.sources._hdf5_guess import Guess, Pair, is_encoded, told
-from hpsearch.data.sources._source import DataSource, SourceOption
+from hpsearch.data.sources._source import LAYOUT, DataSource, SourceOption
 from hpsearch.data.spec import DataSpec
 from hpsearch.errors import DataError
 from hpsearch.names import printable
@@ -321,11 +321,7 @@ HDF5 = DataSource(
         SourceOption(name="groups", help="the dataset that says which images belong together"),
         SourceOption(name="splits", help="the dataset with train, val or test for each image"),
         SourceOption(name="names", help="the dataset with a name for each image"),
-        SourceOption(
-            name="layout",
-            help="the order of the axes of images: NHWC (channels last) or NCHW",
-            choices=("NHWC", "NCHW"),
-        ),
+        LAYOUT,
     ),
     is_path=True,
 )

@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpsearch.data.catalog import Catalog, Remark, make_catalog
+from hpsearch.data.catalog import Catalog, Remark, make_catalog, remarks_on
 from hpsearch.data.decode import SUFFIXES
 from hpsearch.data.listing import TABLES, Listing, list_files
 from hpsearch.data.readers import FileReader, check_inside, is_folder, is_regular_file
 from hpsearch.data.sources._arrays import part_of, parts_of
 from hpsearch.data.sources._source import DataSource, SourceOption
 from hpsearch.data.sources.folders import joined_labels, layout_of
-from hpsearch.data.spec import DataSpec
+from hpsearch.data.spec import SKIP, DataSpec
+from hpsearch.data.words import plural
 from hpsearch.errors import DataError
 from hpsearch.names import listed, printable
 
@@ -103,8 +104,8 @@ def _table(spec: DataSpec, options: Mapping[str, Any]) -> Catalog:
     index = FileIndex(list_files(folder, refuse_outside=False))
     if not index.listing.images:
         raise DataError(
-            f"{printable(str(path))}: there are no images below {printable(str(folder))}; name "
-            "their folder with --with images=DIR"
+            f"{printable(str(path))}: there are no images below {printable(str(folder))}"
+            f"{_foreign(index)}; name their folder with --with images=DIR"
         )
     table = read_table(path, options.get("delimiter"), index)
     guess = _Guess(table, index, options)
@@ -114,7 +115,7 @@ def _table(spec: DataSpec, options: Mapping[str, Any]) -> Catalog:
     kept, remarks = found.kept, found.remarks
     blank = [row for row in kept if not all(column[row] for column in cells)]
     if blank:
-        remarks.append(_remark("rows without label", [found.cells[row] for row in blank]))
+        remarks += remarks_on("rows without label", [found.cells[row] for row in blank])
         without = set(blank)
         kept = [row for row in kept if row not in without]
     values = [[column[row] for column in cells] for row in kept]
@@ -133,9 +134,9 @@ def _table(spec: DataSpec, options: Mapping[str, Any]) -> Catalog:
             "image needs its group"
         )
     unnamed = sorted(set(index.listing.images) - set(found.paths.values()))
-    if unnamed:
-        remarks.append(_remark("images that no row names", unnamed))
-    notes = [*guess.notes, *(f"{len(r.names):,} {r.kind}: {listed(r.names, 3)}" for r in remarks)]
+    remarks += remarks_on("images that no row names", unnamed)
+    told = (*remarks, *index.listing.foreign_remarks())
+    notes = [*guess.notes, *(remark.words(3) for remark in told)]
     if Path(spec.source).is_dir() and "table" not in options:
         notes.insert(0, f"the labels are those of {printable(path.name)} (--with table=)")
     return make_catalog(
@@ -396,13 +397,18 @@ class _Rows:
                 "name their folder with --with images=DIR"
             )
         if missing and not skip:
+            name = "names" if len(missing) == 1 else "name"
             raise DataError(
-                f"{table.shown}: {len(missing):,} of {len(self.cells):,} rows name no image below "
-                f"{printable(str(folder))}: {listed(missing, 3)}; mend the table, or leave them "
-                "out with --on-error skip"
+                f"{table.shown}: {len(missing):,} of {len(self.cells):,} rows {name} no image "
+                f"below {printable(str(folder))}: {listed(missing, 3)}{_foreign(index)}; mend the "
+                f"table, or leave them out with {SKIP}"
             )
-        if missing:
-            self.remarks.append(_remark("rows without image", missing))
+        self.remarks += remarks_on("rows without image", missing)
+
+
+def _foreign(index: FileIndex) -> str:
+    """What may be the reason why images are missing."""
+    return "".join(f" ({remark.words(3)})" for remark in index.listing.foreign_remarks())
 
 
 def _check_cell(cell: str, folder: Path, root: Path, table: str) -> None:
@@ -426,13 +432,13 @@ def _without_repeats(
         labels_of[path].add(label)
     torn = sorted(path for path, found in labels_of.items() if len(found) > 1)
     if torn and spec.on_error == "fail":
+        have = plural(len(torn), "image has", "images have")
+        both = " and ".join(repr(label) for label in sorted(labels_of[torn[0]]))
         raise DataError(
-            f"{spec.source}: {len(torn):,} images have two labels: {torn[0]!r} is "
-            f"{' and '.join(repr(label) for label in sorted(labels_of[torn[0]]))}; mend the table, "
-            "or leave them out with --on-error skip"
+            f"{spec.source}: {have} two labels: {torn[0]!r} is {both}; mend the table, or leave "
+            f"them out with {SKIP}"
         )
-    if torn:
-        remarks.append(_remark("images with two labels", torn))
+    remarks += remarks_on("images with two labels", torn)
     seen: set[str] = set(torn)
     result: tuple[list[int], list[str], list[str]] = ([], [], [])
     repeated = []
@@ -444,14 +450,8 @@ def _without_repeats(
         result[0].append(item[0])
         result[1].append(item[1])
         result[2].append(item[2])
-    twice = sorted(set(repeated) - set(torn))
-    if twice:
-        remarks.append(_remark("images with two rows", twice))
+    remarks += remarks_on("images with two rows", sorted(set(repeated) - set(torn)))
     return result
-
-
-def _remark(kind: str, names: Sequence[str]) -> Remark:
-    return Remark(kind=kind, names=tuple(names))
 
 
 def _accepts(spec: DataSpec) -> bool:
