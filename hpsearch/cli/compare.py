@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def compare_cli(
-    first: Annotated[Path, typer.Argument(metavar="EXPORT", help="The folder of an export.")],
-    second: Annotated[Path, typer.Argument(metavar="EXPORT", help="That of another one.")],
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="The folder of an export.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="That of another one.")],
     as_json: AsJson = False,
 ) -> None:
     """Compare two exports on the same test images.
@@ -34,6 +34,8 @@ def compare_cli(
         print(json.dumps(result.to_dict(), indent=2))
     else:
         _print(output(), result)
+    for warning in result.warnings:
+        say(Console(stderr=True), f"warning: {warning}")
 
 
 def _print(console: Console, result: Comparison) -> None:
@@ -57,7 +59,7 @@ def _print(console: Console, result: Comparison) -> None:
         interval = f"95 % interval {low} to {high}"
     say(
         console,
-        f"the second less the first: {100 * result.difference:+.2f} percentage points "
+        f"the second minus the first: {100 * result.difference:+.2f} percentage points "
         f"({interval}); "
         f"{result.method}: p = {result.p_value:.3g}",
     )

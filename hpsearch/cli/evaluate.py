@@ -53,8 +53,9 @@ def evaluate_cli(
     """Score an export on other labelled data.
 
     Classes are matched by name; the data need not have all that the model knows. Images are brought
-    to the shape that the model was made for. Images of the model's own search are found by their
-    pixels, and the accuracy without them is told, too.
+    to the shape that the model was made for. Images of the model's own search, and those that the
+    weights had seen which it started from, are found by their pixels, and the accuracy without them
+    is told, too.
 
     Other than in predict, an image that cannot be read stops it: a score should be over all images,
     or say that it is not (--on-error skip).
@@ -93,7 +94,7 @@ def _print_result(console: Console, result: Evaluated) -> None:
             f"95 % {accuracy(low)} to {accuracy(high)})"
         )
         (name, of_all), *others = rows
-        rows = [("without train and validation", text), (f"{name} of all", of_all), *others]
+        rows = [("accuracy of new images", text), (f"{name} of all", of_all), *others]
     if result.folder is not None:
         rows.append(("written to", str(result.folder)))
     width = max(len(name) for name, _ in rows)

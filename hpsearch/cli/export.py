@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +14,15 @@ from hpsearch.cli.interrupt import stoppable
 from hpsearch.cli.options import RUNS, Device, Name, ReplaceExport, Runs, Storage, TrialName
 from hpsearch.cli.text import accuracy, count_of, objective_value, say
 from hpsearch.names import printable
+
+
+def _tested(scores: Mapping[str, Any]) -> str:
+    """A test accuracy in one line."""
+    low, high = scores["accuracy_95"]
+    return (
+        f"{accuracy(scores['accuracy'])} (errors: {scores['errors']} of {scores['images']} images; "
+        f"95 % interval {accuracy(low)} to {accuracy(high)}, {scores['interval']})"
+    )
 
 
 def export_cli(
@@ -38,9 +48,12 @@ def export_cli(
     """Export the best trial's model and test report.
 
     This opens the test split, which nothing before has seen; each time is recorded and counted.
+    Of a search with several objectives, it is the best trial by the first one: name another of the
+    Pareto front with --trial.
     """
-    from hpsearch.engine.records import load_search
+    from hpsearch.engine.search_reader import load_search
     from hpsearch.results.export import export
+    from hpsearch.results.words import validation_text
 
     record = load_search(runs, name, storage=storage)
     chosen = record.best if trial is None else record.trial(trial)
@@ -55,17 +68,15 @@ def export_cli(
         )
     with stoppable(console, "stopped; nothing was written"):
         result = export(chosen, folder, replace=force, device=device, onnx=onnx)
-    test = result.metrics["test"]
-    low, high = test["accuracy_95"]
-    objective = record.objective
-    chosen_by = f" ({objective.label} {objective_value(objective, chosen.value)}, its objective)"
+    metrics = result.metrics
+    test, new, objective = metrics["test"], metrics["test_of_new"], record.objective
+    chosen_by = f"; {objective.label} {objective_value(objective, chosen.value)}, its objective"
     lines = [
         f"trial {chosen.name} of search {record.name}",
-        f"validation        {accuracy(chosen.val_accuracy)}"
+        f"validation        {validation_text(metrics)}"
         + (chosen_by if objective.name != "val_accuracy" else ""),
-        f"test              {accuracy(test['accuracy'])} (errors: {test['errors']} of "
-        f"{test['images']} images)",
-        f"95 % interval     {accuracy(low)} to {accuracy(high)} ({test['interval']})",
+        *([] if new is None else [f"new test images   {_tested(new)}"]),
+        f"{'test' if new is None else 'all test images':17} {_tested(test)}",
         *(
             f"{name} alone".ljust(17) + f" {accuracy(column['accuracy'])}"
             for name, column in test.get("columns", {}).items()

@@ -21,9 +21,10 @@ from hpsearch.cli.text import accuracy, say
 from hpsearch.names import listed, printable
 
 if TYPE_CHECKING:
+    from hpsearch.data.catalog import BadImage
     from hpsearch.results.predictor import Prediction
 
-    Write = Callable[[str, Prediction], None]
+    Write = Callable[[str, Prediction | BadImage], None]
 
 _WIDEST = 30
 
@@ -54,7 +55,8 @@ def predict_cli(
     """Classify pictures with an export.
 
     With --json each line is an object of its own. Files that cannot be read, and links that lead
-    out of a folder, are named on standard error and passed over; the exit code is 1 then.
+    out of a folder, are named on standard error and passed over; the exit code is 1 then, and 2
+    where none can be read. --json and --csv have them, too, with an error in place of the class.
     """
     from hpsearch.data.catalog import BadImage
     from hpsearch.data.decode import Clock
@@ -69,8 +71,10 @@ def predict_cli(
     # What is printed goes where it was meant to: the line of progress takes over sys.stdout.
     out, errors = sys.stdout, Console(stderr=True)
     bad = list(found.missing)
+    write = _writer(out, predictor.classes, top, as_json=as_json, as_csv=as_csv)
     for image in bad:
         say(errors, f"cannot be read: {image}")
+        write(image.name, image)
     if found.outside:
         say(
             errors,
@@ -79,7 +83,6 @@ def predict_cli(
         )
     if not found.paths:
         raise DataError("there is nothing to classify: no picture was found")
-    write = _writer(out, predictor.classes, top, as_json=as_json, as_csv=as_csv)
     with stoppable(errors), contextlib.ExitStack() as stack:
         results = stack.enter_context(
             contextlib.closing(predictor.stream(found.paths, top_k=top, batch_size=batch_size))
@@ -91,11 +94,12 @@ def predict_cli(
             if isinstance(result, BadImage):
                 bad.append(result)
                 say(errors, f"cannot be read: {result}")
-            else:
-                write(path, result)
+            write(path, result)
             if show is not None:
                 show(clock.at(done, len(bad)))
     if len(bad) - len(found.missing) == len(found.paths):
+        if len(found.paths) == 1:
+            raise DataError("the picture cannot be read")
         raise DataError(f"none of the {len(found.paths):,} pictures can be read")
     if bad or found.outside:
         raise typer.Exit(1)
@@ -116,7 +120,9 @@ def _given(paths: list[str]) -> list[str]:
 def _writer(
     out: TextIO, classes: tuple[str, ...], top: int, *, as_json: bool, as_csv: bool
 ) -> Write:
-    """What writes one prediction, after the head of the table."""
+    """What writes one prediction, or that there is none, after the head of the table."""
+    from hpsearch.data.catalog import BadImage
+
     if as_json:
         return lambda path, result: print(json.dumps(_document(path, result)), file=out)
     if as_csv:
@@ -126,7 +132,9 @@ def _writer(
     def cell(label: str, probability: float) -> str:
         return f"{printable(label):{width}}  {accuracy(probability):>8}"
 
-    def write(path: str, result: Prediction) -> None:
+    def write(path: str, result: Prediction | BadImage) -> None:
+        if isinstance(result, BadImage):
+            return  # which standard error has
         cells = [cell(*row) for row in result.top]
         print("  ".join([*cells, printable(path)]), file=out)
 
@@ -134,24 +142,33 @@ def _writer(
 
 
 def _csv_writer(out: TextIO, top: int) -> Write:
+    from hpsearch.data.catalog import BadImage
     from hpsearch.results.tables import guarded
 
     rows = csv.writer(out, lineterminator="\n")
     heads = ["image", "predicted", "confidence"]
     for place in range(2, top + 1):
         heads += [f"predicted {place}", f"confidence {place}"]
-    rows.writerow(heads)
+    rows.writerow([*heads, "error"])
 
-    def write(path: str, result: Prediction) -> None:
+    def write(path: str, result: Prediction | BadImage) -> None:
         cells: list[str | float] = [guarded(printable(path))]
-        for label, probability in result.top:
-            cells += [guarded(label), probability]
+        if isinstance(result, BadImage):
+            cells += [*("" for _ in heads[1:]), guarded(printable(result.reason))]
+        else:
+            for label, probability in result.top:
+                cells += [guarded(label), probability]
+            cells.append("")
         rows.writerow(cells)
 
     return write
 
 
-def _document(path: str, result: Prediction) -> dict[str, object]:
+def _document(path: str, result: Prediction | BadImage) -> dict[str, object]:
+    from hpsearch.data.catalog import BadImage
+
+    if isinstance(result, BadImage):
+        return {"image": path, "error": result.reason}
     return {
         "image": path,
         "label": result.label,

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from hpsearch.training.objectives import Objective
 
 
+_CHOICES = (
+    "Column model: trials that the sampler's model chose. Chosen by: known-good, settings of the "
+    "family that are tried first; given, by the study; random, drawn without a model."
+)
+_NEW = "N new: without the test images that the weights had seen which training started from."
+
+
 def report_cli(
     names: Annotated[
         list[str] | None,
@@ -67,7 +74,7 @@ def report_cli(
     several objectives, and how often the test split was opened. With -o, a page that has learning
     curves, the importance and the effect of each parameter, and more.
     """
-    from hpsearch.engine.records import load_search
+    from hpsearch.engine.search_reader import load_search
     from hpsearch.errors import SearchError
     from hpsearch.results.reports.document import report_document, trials_csv
 
@@ -173,6 +180,12 @@ def _print_families(console: Console, document: dict[str, Any], objective: Objec
             duration(row["seconds"]),
         )
     console.print(table)
+    if tested and any(_has_seen(row["best"]) for row in document["leaderboard"]):
+        tell(console, _NEW)
+
+
+def _has_seen(row: dict[str, Any] | None) -> bool:
+    return row is not None and row["test"] is not None and "new" in row["test"]
 
 
 def _print_best_trials(console: Console, document: dict[str, Any], objective: Objective) -> None:
@@ -195,7 +208,7 @@ def _print_best_trials(console: Console, document: dict[str, Any], objective: Ob
     console.print(table)
     first = document["best_trials"][0]
     tell(console, f"{first['trial']}: {parameters(first['params'])}")
-    say(console, EPOCHS)
+    tell(console, f"{EPOCHS} {_CHOICES}")
     console.print()
 
 

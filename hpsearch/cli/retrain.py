@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from hpsearch.results.retraining.candidates import Comparison
     from hpsearch.results.retraining.rerun import RunEpoch, RunOver
     from hpsearch.results.retraining.retrain import Retrained
+    from hpsearch.results.retraining.seeds import Spread
     from hpsearch.training.epoch import EpochResult
     from hpsearch.training.objectives import Objective
 
@@ -106,7 +107,7 @@ def retrain_cli(
     is written is an export, of the model that is best on the validation images, or with train+val
     of the first one.
     """
-    from hpsearch.engine.records import load_search
+    from hpsearch.engine.search_reader import load_search
     from hpsearch.errors import SearchError
     from hpsearch.results.retraining.retrain import retrain, retrain_best
 
@@ -178,11 +179,11 @@ def epoch_text(event: RunEpoch, objective: Objective) -> str:
 
 
 def over_text(event: RunOver, objective: Objective) -> str:
-    """Seed 2 of 5: kept epoch 12 (counted from 0), validation 97.50 %."""
+    """Seed 2 of 5: kept epoch 13 of 20, validation 97.50 %."""
     if event.kept is None:
         return f"{event.what} failed: {event.failure}"
     value = _value(objective, event.kept)
-    return f"{event.what}: kept epoch {event.kept.epoch} (counted from 0){value}"
+    return f"{event.what}: kept epoch {event.kept.epoch + 1} of {event.epochs}{value}"
 
 
 def _value(objective: Objective, result: EpochResult) -> str:
@@ -197,31 +198,39 @@ def _show(console: Console, record: SearchRecord, done: Retrained) -> None:
     if done.comparison is not None:
         console.print(_candidates_table(done.comparison))
     console.print(_seeds_table(done, objective))
-    spread, test = done.accuracy, done.metrics["test"]
-    low, high = test["accuracy_95"]
-    lines = [
-        f"trial {done.trial.name} of search {record.name}, trained again on {done.on}",
-        f"test              {accuracy(spread.mean)}"
-        + (
-            ""
-            if spread.std is None
-            else f" ± {100 * spread.std:.2f} (mean and standard deviation over "
-            f"{spread.count} seeds)"
-        ),
-    ]
-    if spread.interval is not None:
-        lines.append(
-            f"95 % interval     {accuracy(spread.interval[0])} to {accuracy(spread.interval[1])} "
-            "(of the mean, for other seeds)"
-        )
+    say(console, "In the table, epochs are counted from 0.")
+    test, new = done.metrics["test"], done.metrics["test_of_new"]
+    lines = [f"trial {done.trial.name} of search {record.name}, trained again on {done.on}"]
+    if new is not None and done.accuracy_of_new is not None:
+        lines += _tested("new test images", done.kept.seed, new, done.accuracy_of_new)
     lines += [
-        f"kept              seed {done.kept.seed}: {accuracy(test['accuracy'])} (errors: "
-        f"{test['errors']} of {test['images']} images; 95 % {accuracy(low)} to {accuracy(high)})",
+        *_tested("test" if new is None else "all test images", done.kept.seed, test, done.accuracy),
         f"test split        opened {count_of(done.times_opened)}, counting all searches over it",
         f"written to        {done.folder}",
     ]
     for line in [*lines, *(f"note: {note}" for note in done.notes[1:])]:
         say(console, line)
+
+
+def _tested(what: str, seed: int, scores: Mapping[str, Any], spread: Spread) -> Iterator[str]:
+    """What the seeds reached on test images, and the model that was kept."""
+    low, high = scores["accuracy_95"]
+    several = ""
+    if spread.std is not None:
+        several = (
+            f" ± {100 * spread.std:.2f} (mean and standard deviation over {spread.count} seeds)"
+        )
+    yield f"{what:17} {accuracy(spread.mean)}{several}"
+    if spread.interval is not None:
+        yield (
+            f"95 % interval     {accuracy(spread.interval[0])} to {accuracy(spread.interval[1])} "
+            "(of the mean, for other seeds)"
+        )
+    yield (
+        f"kept              seed {seed}: {accuracy(scores['accuracy'])} (errors: "
+        f"{scores['errors']} of {scores['images']} images; 95 % {accuracy(low)} to "
+        f"{accuracy(high)})"
+    )
 
 
 def _seeds_table(done: Retrained, objective: Objective) -> Table:

@@ -34,7 +34,7 @@ th, td { text-align: left; vertical-align: top; padding: .4rem .8rem .4rem 0;
 th { font-weight: 600; }
 th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; overflow-wrap: normal; }
-.wide td, .wide th { white-space: nowrap; }
+.wide td { white-space: nowrap; } .wide th { vertical-align: bottom; }
 img.figure { display: block; max-width: 100%; height: auto; margin: .6rem 0; background: #fff;
   border-radius: .3rem; }
 figure { margin: 0; } figcaption { font-size: .8rem; margin-top: .3rem; }

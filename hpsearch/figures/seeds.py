@@ -25,6 +25,7 @@ class SeedCurve:
     Attributes:
         history: its epochs, at least one; validation scores that are not numbers are not drawn.
         kept: the epoch whose weights were tested.
+        test_accuracy_95: its interval, which tells of other images.
         is_kept: whether its model is the one that is kept.
     """
 
@@ -32,6 +33,7 @@ class SeedCurve:
     history: tuple[EpochResult, ...]
     kept: EpochResult
     test_accuracy: float
+    test_accuracy_95: tuple[float, float]
     is_kept: bool
 
 
@@ -103,6 +105,8 @@ def _draw_tests(
         mean = statistics.fmean(values)
         axes.axhline(mean, color=GRAY, linewidth=1.2, label=f"mean: {mean:.2%}")
     for place, curve in zip(places, curves, strict=True):
+        # They keep the scale honest, too: differences within are those that chance makes.
+        axes.plot([place, place], curve.test_accuracy_95, color=BLUE, linewidth=1.0, alpha=0.6)
         axes.plot(
             [place],
             [curve.test_accuracy],
@@ -112,9 +116,9 @@ def _draw_tests(
             markerfacecolor=BLUE if curve.is_kept else "white",
             label=f"kept: seed {curve.seed}, {curve.test_accuracy:.2%}" if curve.is_kept else None,
         )
-    axes.margins(x=0.15, y=0.25)
+    axes.margins(x=0.15, y=0.15)
     axes.set_ylabel("test accuracy")
-    axes.set_xlabel("training")
+    axes.set_xlabel("seed (line: 95 % interval of its accuracy)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     if len(places) == 1:

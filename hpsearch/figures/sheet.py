@@ -104,7 +104,8 @@ def _shifts(report: CheckReport) -> str:
         for shift in report.shifts
     ]
     heads = ("images", "told apart by a simple classifier (0.5: not at all)", "the second ones are")
-    return table(heads, rows)
+    columns = 3 if any(shift.words for shift in report.shifts) else 2
+    return table(heads[:columns], [row[:columns] for row in rows])
 
 
 def _pairs(finding: Finding, dataset: ImageDataset, show_test: bool) -> str:

@@ -13,12 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from hpsearch.data.dataset import ImagePart, Int64Array
+from hpsearch.data.known_images import CHOSEN, HASHES, TRAINED, write_known_images
 from hpsearch.data.splits import development_data
 from hpsearch.errors import CheckpointError
+from hpsearch.families._start_images import StartOverlap
 from hpsearch.figures import confusion_figure, curves_figure, save_png, worst_mistakes_figure
 from hpsearch.files import write_text
 from hpsearch.results.bundle_page import bundle_page
@@ -27,13 +30,13 @@ from hpsearch.results.folder import CONFIG as CONFIG
 from hpsearch.results.folder import FORMAT as FORMAT
 from hpsearch.results.folder import METRICS as METRICS
 from hpsearch.results.folder import MODEL as MODEL
-from hpsearch.results.known_images import HASHES, write_known_images
 from hpsearch.results.portable import write_onnx, write_program
 from hpsearch.results.predictions import PREDICTIONS as PREDICTIONS
 from hpsearch.results.predictions import write_predictions
 from hpsearch.results.scores import Scores, score
 from hpsearch.results.source import SearchData
 from hpsearch.results.tables import write_table
+from hpsearch.results.words import start_notes
 from hpsearch.training.checkpoint import Checkpoint, save_checkpoint
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import read_batches, write_history
@@ -60,6 +63,8 @@ class Trained:
         batches: the file of its mini-batch losses; None where there is none.
         objective: by which its epoch was chosen.
         title: of figures and pages, such as "digits, cnn-7".
+        start: what the weights that it started from had seen of the search's data; None where it
+            started from none.
     """
 
     checkpoint: Checkpoint
@@ -67,6 +72,7 @@ class Trained:
     batches: Path | None
     objective: str
     title: str
+    start: StartOverlap | None
 
 
 def is_bundle(folder: Path) -> bool:
@@ -93,7 +99,8 @@ def write_model(
     checkpoint, notes = trained.checkpoint, []
     save_checkpoint(folder / MODEL, checkpoint)
     _write_json(folder / CONFIG, _config_document(checkpoint, data))
-    write_known_images(folder / HASHES, data.dataset, data.split)
+    seen = None if trained.start is None else trained.start.images
+    write_known_images(folder / HASHES, data.dataset, data.split, seen)
     write_history(folder / f"{CURVES}.csv", trained.history)
     if trained.batches is not None:
         shutil.copyfile(trained.batches, folder / BATCHES)
@@ -132,12 +139,14 @@ def write_test_report(
     metrics = {
         **facts,
         "test": scores.metrics,
+        **_without_seen(trained.start, test, logits),
         "test_split_opened": opened,
         "config": checkpoint.config.to_dict(),
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "origin": dict(checkpoint.origin),
         "versions": dict(checkpoint.versions),
     }
+    metrics["notes"] = [*facts.get("notes", ()), *start_notes(metrics)]
     _write_json(folder / METRICS, metrics)
     pictures = write_figures(folder, test, scores, title=trained.title)
     write_predictions(folder / PREDICTIONS, test, scores)
@@ -146,6 +155,44 @@ def write_test_report(
     write_text(folder / CARD, model_card(metrics, title=trained.title, files=files))
     write_text(folder / PAGE, bundle_page(metrics, pictures, title=trained.title))
     return scores
+
+
+def _without_seen(start: StartOverlap | None, test: ImagePart, logits: Tensor) -> dict[str, Any]:
+    """What `metrics.json` says of test images that the weights had seen which training started
+    from: how many there are, and the scores without them.
+    """
+    if start is None:
+        return {"start": None, "test_of_new": None}
+    uses = start.uses[test.rows]
+    new = new_rows(start, test)
+    return {
+        "start": {
+            "weights": start.weights,
+            "trained_on": int((uses == TRAINED).sum()),
+            "chosen_by": int((uses == CHOSEN).sum()),
+            "doubts": list(start.doubts),
+        },
+        "test_of_new": scores_of_new(logits, test, new),
+    }
+
+
+def new_rows(start: StartOverlap | None, test: ImagePart) -> Int64Array:
+    """int64 (n,): which of the images of `test`, from 0, the weights had not seen."""
+    seen = np.zeros(len(test), dtype=np.bool_) if start is None else start.seen[test.rows]
+    rows: Int64Array = np.flatnonzero(~seen)
+    return rows
+
+
+def scores_of_new(logits: Tensor, test: ImagePart, new: Int64Array) -> dict[str, Any] | None:
+    """The scores (`Scores.metrics`) on the images `new` of `test`; None where these are all of
+    them, or none.
+
+    Args:
+        logits: of all images of `test`.
+    """
+    if len(new) in (0, len(test)):
+        return None
+    return score(logits[new], test.dataset.part(test.rows[new])).metrics
 
 
 def write_figures(folder: Path, part: ImagePart, scores: Scores, *, title: str) -> dict[str, Path]:
@@ -200,18 +247,12 @@ def _curves(trained: Trained) -> Figure:
 
 def _config_document(checkpoint: Checkpoint, data: SearchData) -> dict[str, Any]:
     """Everything to rebuild the model and to bring images to it, without the weights."""
-    shape = data.dataset.shape
     return {
         "format": FORMAT,
         "family": checkpoint.config.family,
         "options": dict(checkpoint.config.options),
         "classes": list(checkpoint.classes),
-        "images": {
-            "height": shape.height,
-            "width": shape.width,
-            "channels": shape.channels,
-            "fit": data.fit,
-        },
+        "images": {**dataclasses.asdict(data.dataset.shape), "fit": data.source.fit},
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "config": checkpoint.config.to_dict(),
         "data": {

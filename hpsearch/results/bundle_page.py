@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.figures.page import page, picture, safe, table
-from hpsearch.results.words import looks, score_rows
+from hpsearch.results.words import headline, looks, score_rows, validation_text
 from hpsearch.training.units import accuracy
 from hpsearch.training.words import configuration
 
@@ -26,7 +26,8 @@ def bundle_page(metrics: Mapping[str, Any], pictures: Mapping[str, Path], *, tit
         title: such as "digits, cnn-7".
     """
     test, config, data = metrics["test"], metrics["config"], metrics["data"]
-    low, high = test["accuracy_95"]
+    best, images = headline(metrics)
+    low, high = best["accuracy_95"]
     counts = ", ".join(
         f"{data['counts'][part]:,} {word}"
         for part, word in (("train", "training"), ("val", "validation"), ("test", "test"))
@@ -39,17 +40,20 @@ def bundle_page(metrics: Mapping[str, Any], pictures: Mapping[str, Path], *, tit
         )
         for name, row in test["classes"].items()
     ]
+    validation = ""
+    if metrics["validation"]["accuracy"] is not None:
+        validation = f" Validation accuracy: {safe(validation_text(metrics))}."
     body = [
         f"<h1>{safe(title)}</h1>",
         f'<p class="soft">{safe(config["family"])}, {metrics["parameters"]:,} parameters; '
         f"{safe(data['name'])}: {counts} images, {len(test['classes'])} classes</p>",
-        f'<p class="score">{accuracy(test["accuracy"])}</p>',
-        f"<p>of {test['images']:,} test images are right; 95 % interval {accuracy(low)} to "
-        f"{accuracy(high)} ({safe(test['interval'])}). "
-        f"{looks(metrics['test_split_opened'])}</p>",
-        f"<p>{safe(metrics['chosen'])}</p>",
+        f'<p class="score">{accuracy(best["accuracy"])}</p>',
+        f"<p>of {safe(images)} are right; 95 % interval {accuracy(low)} to {accuracy(high)} "
+        f"({safe(best['interval'])}). {looks(metrics['test_split_opened'])}</p>",
+        f"<p>{safe(metrics['chosen'])}{validation}</p>",
+        *(f"<p>Wrong with the data: {safe(error)}</p>" for error in data.get("errors", ())),
         *(f"<p>Note: {safe(note)}</p>" for note in metrics.get("notes", ())),
-        "<h2>Scores on the test images</h2>",
+        f"<h2>Scores on {'the' if best is test else 'all'} test images</h2>",
         _narrow(("score", "value"), [(safe(name), safe(text)) for name, text in score_rows(test)]),
     ]
     for name, path in pictures.items():

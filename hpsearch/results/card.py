@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hpsearch.names import markdown
-from hpsearch.results.words import looks, score_rows
+from hpsearch.results.words import headline, looks, score_rows, validation_text
 from hpsearch.training.units import accuracy
 from hpsearch.training.words import configuration
 
 _FILES = {
     "model.pt": "the checkpoint: `hpsearch predict`, `hpsearch.load`",
-    "model.pt2": "the same with its preprocessing, for PyTorch alone",
+    "model.pt2": "the same with normalisation, for PyTorch alone",
     "model.onnx": "the same for ONNX Runtime",
     "config.json": "all it takes to rebuild the model: classes, preprocessing, configuration",
     "image_hashes.npz": "hashes of the search's images, by which `hpsearch evaluate` knows them "
@@ -48,7 +49,8 @@ def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) 
     classes = list(test["classes"])
     shown = ", ".join(markdown(name) for name in classes[:_MOST_CLASSES])
     more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
-    low, high = test["accuracy_95"]
+    best, images = headline(metrics)
+    low, high = best["accuracy_95"]
     counts = data["counts"]
     lines = [
         f"# {markdown(title)}",
@@ -57,18 +59,21 @@ def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) 
         "",
         f"- model: {markdown(config['family'])}, {metrics['parameters']:,} parameters, input "
         f"{shape['height']}x{shape['width']}x{shape['channels']}",
+        f"- started from: {markdown(_start(config))}",
         f"- data: {markdown(data['name'])}, {counts['train']:,} training, {counts['val']:,} "
         f"validation and {counts['test']:,} test images",
         *(f"- of the data: {markdown(note)}" for note in data.get("notes", ())),
+        *(f"- wrong with the data: {markdown(error)}" for error in data.get("errors", ())),
         f"- origin: {markdown(metrics['chosen'])}",
+        f"- validation accuracy: {validation_text(metrics)}",
         "",
         "## What to expect",
         "",
-        f"**{accuracy(test['accuracy'])}** of {test['images']:,} test images were classified right "
-        f"(95 % interval {accuracy(low)} to {accuracy(high)}, {test['interval']}). "
+        f"**{accuracy(best['accuracy'])}** of {markdown(images)} were classified right (95 % "
+        f"interval {accuracy(low)} to {accuracy(high)}, {best['interval']}). "
         f"{looks(metrics['test_split_opened'])}",
         "",
-        "| on the test images | |",
+        f"| on {'the' if best is test else 'all'} test images | |",
         "|---|---:|",
         *(f"| {markdown(name)} | {markdown(value)} |" for name, value in score_rows(test)),
         "",
@@ -87,16 +92,7 @@ def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) 
         "",
     ]
     if "model.pt2" in files:
-        lines += [
-            "With PyTorch alone; images are uint8 of shape (N, height, width, channels), in the "
-            "size of `images` in config.json:",
-            "",
-            "    import torch",
-            "",
-            '    model = torch.export.load("model.pt2").module()',
-            "    probabilities = model(images)",
-            "",
-        ]
+        lines += program_use(data["images"])
     lines += [
         "## Files",
         "",
@@ -112,3 +108,43 @@ def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) 
         "",
     ]
     return "\n".join(lines)
+
+
+def _start(config: Mapping[str, Any]) -> str:
+    """The weights that training started from, by the name that they have without their folder."""
+    weights = config.get("weights")
+    if not weights:
+        return "random weights"
+    return f"{Path(weights['source']).name} (SHA-256 {weights['sha256'][:16]})"
+
+
+def program_use(images: Mapping[str, Any]) -> list[str]:
+    """How to use the model with PyTorch alone, from a picture file on.
+
+    Args:
+        images: what pictures are brought to, as in `config.json`.
+    """
+    height, width, channels = (images[side] for side in ("height", "width", "channels"))
+    size = f"({width}, {height}), Image.Resampling.BILINEAR"
+    fitted = {
+        "crop": f"ImageOps.fit(photo, {size})",
+        "pad": f"ImageOps.pad(photo, {size})",
+        "stretch": f"photo.resize({size})",
+    }[images["fit"]]
+    return [
+        "With PyTorch and Pillow alone; normalisation is in model.pt2, you turn, cut and resize:",
+        "",
+        "    import json",
+        "",
+        "    import torch",
+        "    from PIL import Image, ImageOps",
+        "",
+        '    photo = ImageOps.exif_transpose(Image.open("photo.jpg"))',
+        f"    photo = photo.convert({'L' if channels == 1 else 'RGB'!r})",
+        f"    photo = {fitted}",
+        "    pixels = torch.frombuffer(bytearray(photo.tobytes()), dtype=torch.uint8)",
+        '    model = torch.export.load("model.pt2").module()',
+        f"    probabilities = model(pixels.reshape(1, {height}, {width}, {channels}))[0]",
+        '    print(json.load(open("config.json"))["classes"][probabilities.argmax()])',
+        "",
+    ]

@@ -16,6 +16,7 @@ from hpsearch.errors import DataError
 from hpsearch.results.folder import METRICS
 from hpsearch.results.intervals import Truths, difference_interval, sums_by_group
 from hpsearch.results.predictions import PREDICTIONS, Predictions, read_predictions
+from hpsearch.results.words import count_seen
 
 LEVEL = 0.05
 """Below such a p-value, and outside of a 95 % interval, a difference counts as one."""
@@ -41,6 +42,7 @@ class Comparison:
         difference_95: its 95 % interval, a bootstrap over images, or over groups where there are
             any; None where it cannot be had, since all differ by the same.
         conclusion: what follows, in a sentence.
+        warnings: what makes it unfair, in sentences: images that initial weights had seen.
     """
 
     first: str
@@ -58,6 +60,7 @@ class Comparison:
     difference: float
     difference_95: tuple[float, float] | None
     conclusion: str
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -103,6 +106,7 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
         difference=(only_second - only_first) / len(right_one),
         difference_95=interval,
         conclusion=_conclusion(only_first, only_second, p_value, interval, method=method),
+        warnings=tuple(warning for folder in (first, second) for warning in _seen(Path(folder))),
     )
 
 
@@ -147,6 +151,18 @@ def _fingerprint(folder: Path) -> str | None:
         return str(document["origin"]["data_fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _seen(folder: Path) -> list[str]:
+    """Whether the model started from weights that had seen some of the images."""
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        seen = count_seen(metrics)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    if not seen:
+        return []
+    return [f"the weights that {folder} started from had seen {seen:,} of the images"]
 
 
 def _right(predictions: Predictions) -> Truths:

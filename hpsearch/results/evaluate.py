@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from hpsearch.data.dataset import ImageDataset, Int64Array
+from hpsearch.data.known_images import read_known_images
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.store import Watch, load_dataset
 from hpsearch.errors import DataError, SearchError
+from hpsearch.families._start_images import overlap_of, start_of, weights_name
 from hpsearch.files import whole_folder, write_text
 from hpsearch.names import listed, printable
 from hpsearch.results.bundle import METRICS, PREDICTIONS, write_figures
 from hpsearch.results.evaluation import run_model
 from hpsearch.results.folder import check_free
-from hpsearch.results.known_images import Overlap, read_known_images
+from hpsearch.results.overlap import Overlap
 from hpsearch.results.predictions import write_predictions
 from hpsearch.results.predictor import Predictor, load
 from hpsearch.results.scores import Scores, score
@@ -35,8 +37,8 @@ class Evaluated:
         folder: where it was written to; None where it was not.
         scores: over all images. Classes are the model's, in its order; those that do not occur in
             the data have a support of 0.
-        new: over those that are no training or validation images of the model's search; None where
-            this is all of them or none, or is not known.
+        new: over those that are no training or validation images of the model's search, or of the
+            weights that it started from; None where this is all of them or none, or is not known.
         document: the content of `metrics.json`: plain JSON types.
         warnings: what makes the scores worth less, in sentences.
     """
@@ -90,7 +92,7 @@ def evaluate(
     predictor = export if isinstance(export, Predictor) else load(export, device=device)
     spec = _as_the_model_has_it(DataSpec.of(data), predictor)
     read = load_dataset(spec, watch=watch)
-    overlap = _overlap(predictor, read)
+    overlap = _overlap(predictor, read, spec)
     part = with_classes(read, predictor.classes).part()
     logits = run_model(predictor.model, predictor.checkpoint, part, predictor.device).logits
     scores = score(logits, part)
@@ -111,6 +113,7 @@ def evaluate(
         },
         "evaluation": scores.metrics,
         "of_the_search": None if overlap is None else overlap.counts,
+        "of_the_start": None if overlap is None else overlap.only_start,
         "evaluation_of_new": None if new is None else new.metrics,
         "warnings": list(warnings),
         "origin": dict(predictor.checkpoint.origin),
@@ -169,14 +172,18 @@ def _as_the_model_has_it(spec: DataSpec, predictor: Predictor) -> DataSpec:
     )
 
 
-def _overlap(predictor: Predictor, dataset: ImageDataset) -> Overlap | None:
+def _overlap(predictor: Predictor, dataset: ImageDataset, spec: DataSpec) -> Overlap | None:
     """Which images the model knows; None where its export does not say."""
     known = read_known_images(predictor.folder)
     if known is None:
         return None
     both = predictor.checkpoint.origin.get("retrained") == "train+val"
     fitted = ("train", "val") if both else ("train",)
-    return Overlap(parts=known.parts_of(dataset), fitted=fitted)
+    weights, start = predictor.checkpoint.config.weights, None
+    if weights is not None:
+        images = start_of(known, weights)
+        start = overlap_of(images, weights_name(weights), dataset, spec)
+    return Overlap(parts=known.parts_of(dataset), fitted=fitted, start=start)
 
 
 def _warnings(

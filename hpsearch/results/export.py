@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from hpsearch.data.dataset import ImagePart
 from hpsearch.data.sealed import open_test_split
 from hpsearch.data.splits import development_data
 from hpsearch.engine.ledger import record_opening, record_result
-from hpsearch.engine.records import (
-    BATCHES,
-    HISTORY,
-    SearchRecord,
-    TrialRecord,
-    require_checkpoint,
-)
+from hpsearch.engine.place import BATCHES, HISTORY
+from hpsearch.engine.records import SearchRecord, TrialRecord, require_checkpoint
 from hpsearch.errors import CheckpointError, SearchError
 from hpsearch.files import whole_folder
 from hpsearch.results import bundle
 from hpsearch.results.bundle import Trained, is_bundle, write_model, write_test_report
 from hpsearch.results.evaluation import restore_model, run_model
 from hpsearch.results.folder import check_free
+from hpsearch.results.scores import score
 from hpsearch.results.source import SearchData, search_data, search_of
+from hpsearch.results.words import best_of_many, count_seen
 from hpsearch.training.checkpoint import Checkpoint, load_checkpoint
 from hpsearch.training.device import resolve_device
 from hpsearch.training.history import read_history
@@ -154,20 +155,21 @@ def export(
     _check_trial(trial, checkpoint)
     data = search_data(trial)
     model = restore_model(checkpoint)
-    validation = run_model(
-        model, checkpoint, development_data(data.dataset, data.split).val, target
-    )
-    _check_validation(trial, validation.accuracy, data.split.counts["val"])
+    images = development_data(data.dataset, data.split).val
+    validation = run_model(model, checkpoint, images, target)
+    _check_validation(trial, validation.accuracy, len(images))
     try:
         with whole_folder(out, replace=replace) as folder:
             # All that can fail comes before the look at the test images.
-            trained = _trained(trial, checkpoint)
-            notes = write_model(folder, trained, data, onnx=onnx)
+            trained = _trained(trial, checkpoint, data)
+            notes = [*_luck_notes(trial, data), *write_model(folder, trained, data, onnx=onnx)]
             record_opening(trial, "export")
             test = open_test_split(data.dataset, data.split)
             logits = run_model(model, checkpoint, test, target).logits
             opened = len(search_of(trial).openings)
-            facts = {**trial_facts(trial, data), "notes": list(notes)}
+            facts = trial_facts(trial, data)
+            facts["validation"] |= validation_interval(validation.logits, images)
+            facts["notes"] = notes
             write_test_report(folder, trained, test, logits, opened=opened, facts=facts)
     except OSError as error:
         raise SearchError(f"{out} cannot be written: {error.strerror or error}") from None
@@ -178,15 +180,44 @@ def export(
         kind="export",
         folder=str(out.absolute()),
         accuracy=tested["accuracy"],
-        details={"accuracy_95": tested["accuracy_95"], "images": tested["images"]},
+        details={
+            "accuracy_95": tested["accuracy_95"],
+            "images": tested["images"],
+            **new_details(metrics),
+        },
     )
     return Export(
         folder=out,
         test_accuracy=tested["accuracy"],
         times_opened=opened,
         metrics=metrics,
-        notes=notes,
+        notes=tuple(metrics["notes"]),
     )
+
+
+def validation_interval(logits: Tensor, images: ImagePart) -> dict[str, Any]:
+    """What `metrics.json` says of how sure a validation accuracy is."""
+    scores = score(logits, images).metrics
+    return {key: scores[key] for key in ("images", "accuracy_95", "interval")}
+
+
+def _luck_notes(trial: TrialRecord, data: SearchData) -> list[str]:
+    is_best = data.record.finished > 1 and data.record.best.name == trial.name
+    return [best_of_many(data.record.finished, len(data.split.val))] if is_best else []
+
+
+def new_details(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the study keeps of the scores without test images that the weights had seen which
+    training started from; nothing where they had seen none.
+
+    Args:
+        metrics: the content of `metrics.json`.
+    """
+    if not count_seen(metrics):
+        return {}
+    scores = metrics["test_of_new"] or {"images": 0}
+    known = ("accuracy", "accuracy_95", "images")
+    return {"new": {key: scores[key] for key in known if key in scores}}
 
 
 def trial_facts(trial: TrialRecord, data: SearchData) -> dict[str, Any]:
@@ -204,11 +235,7 @@ def trial_facts(trial: TrialRecord, data: SearchData) -> dict[str, Any]:
             "loss": trial.val_loss,
         },
         "parameters": trial.parameters,
-        "data": {
-            "name": data.dataset.name,
-            "counts": data.split.counts,
-            "notes": list(data.dataset.notes),
-        },
+        "data": data.facts(),
     }
 
 
@@ -220,11 +247,11 @@ def _chosen(trial: TrialRecord, record: SearchRecord) -> str:
     return (
         f"Trial {trial.name} of search {trial.search}: {best} of {record.finished} finished trials "
         f"by {record.objective.label} ({trial.value:.4f}), with the weights of epoch "
-        f"{trial.best_epoch} (counted from 0)."
+        f"{1 + (trial.best_epoch or 0)} of {trial.epochs}."
     )
 
 
-def _trained(trial: TrialRecord, checkpoint: Checkpoint) -> Trained:
+def _trained(trial: TrialRecord, checkpoint: Checkpoint, data: SearchData) -> Trained:
     batches = trial.folder / BATCHES
     return Trained(
         checkpoint=checkpoint,
@@ -232,6 +259,7 @@ def _trained(trial: TrialRecord, checkpoint: Checkpoint) -> Trained:
         batches=batches if batches.is_file() else None,
         objective=trial.objective,
         title=f"{trial.search}, {trial.name}",
+        start=data.start_of(checkpoint.config),
     )
 
 

@@ -13,6 +13,8 @@ from hpsearch.data.listing import list_files
 from hpsearch.data.readers import is_folder
 from hpsearch.errors import DataError
 
+_FOREIGN = "pictures of this kind are not read: convert it to JPEG or PNG"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pictures:
@@ -20,7 +22,8 @@ class Pictures:
 
     Attributes:
         paths: files, in the order of the names given; those of a folder or pattern sorted.
-        missing: names that lead to no picture, and why.
+        missing: names that lead to no picture, and pictures in folders of kinds that are not read,
+            and why.
         outside: links in folders that were named, which lead out of them and are not followed: to
             folders, or called like pictures.
     """
@@ -45,24 +48,29 @@ def find_pictures(given: Iterable[str | os.PathLike[str]]) -> Pictures:
     missing: list[BadImage] = []
     outside: list[str] = []
     for name in [os.fspath(path) for path in given]:
+        foreign: list[str] = []
         try:
-            found = list(_found(name, outside))
+            found = list(_found(name, outside, foreign))
         except DataError:
             raise
         except ValueError:  # a null character, which no file name has
             found = []
         paths += found
-        if not found:
+        missing += [BadImage(path, _FOREIGN) for path in foreign]
+        if not found and not foreign:
             missing.append(BadImage(name, _why(name)))
     return Pictures(paths=tuple(paths), missing=tuple(missing), outside=tuple(outside))
 
 
-def _found(name: str, outside: list[str]) -> Iterator[str]:
-    """The files; links that lead out of a folder are added to `outside`."""
+def _found(name: str, outside: list[str], foreign: list[str]) -> Iterator[str]:
+    """The files; links that lead out of a folder are added to `outside`, and pictures in it of
+    kinds that are not read to `foreign`.
+    """
     if is_folder(Path(name)):
         listing = list_files(Path(name), refuse_outside=False)
         # Path would drop a leading ./
         outside += [os.path.join(name, path) for path in listing.outside]  # noqa: PTH118
+        foreign += [os.path.join(name, path) for path in listing.foreign]  # noqa: PTH118
         yield from (os.path.join(name, path) for path in listing.images)  # noqa: PTH118
     elif os.path.lexists(name):
         yield name

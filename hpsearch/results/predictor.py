@@ -287,6 +287,10 @@ def _opened(picture: Picture) -> RawImage:
         except (OSError, ValueError, SyntaxError) as error:  # it was opened, but not decoded yet
             raise DataError(f"is damaged ({error})") from None
     path = Path(picture)
+    if path.is_dir():
+        raise DataError(
+            "is a folder: give its pictures, such as sorted(Path(folder).glob('*.jpg'))"
+        )
     if path.exists() and not is_regular_file(path):
         raise DataError("is no file")
     return open_image(path)

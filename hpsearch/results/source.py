@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+from hpsearch.config import TrainConfig
+from hpsearch.data.checks.run import check_images, stored_report
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import Split, load_split
-from hpsearch.data.store import load_dataset
-from hpsearch.engine.records import SPLIT, SearchRecord, TrialRecord, load_search
+from hpsearch.data.store import cache_folder, load_dataset
+from hpsearch.engine.place import SPLIT
+from hpsearch.engine.records import SearchRecord, TrialRecord
+from hpsearch.engine.search_reader import load_search
 from hpsearch.errors import DataError
+from hpsearch.families._start_images import StartOverlap, start_overlap
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -18,13 +24,31 @@ class SearchData:
 
     Attributes:
         record: the search as it was when its data was looked for.
-        fit: how pictures of other proportions were brought to the data set's size (`DataSpec.fit`).
+        source: what it is read from.
     """
 
     record: SearchRecord
     dataset: ImageDataset
     split: Split
-    fit: str
+    source: DataSpec
+
+    def facts(self) -> dict[str, Any]:
+        """What `metrics.json` says of it, as plain JSON types."""
+        return {
+            "name": self.dataset.name,
+            "counts": self.split.counts,
+            "images": {**dataclasses.asdict(self.dataset.shape), "fit": self.source.fit},
+            "notes": list(self.dataset.notes),
+            "errors": data_errors(self.dataset, self.split),
+        }
+
+    def start_of(self, config: TrainConfig) -> StartOverlap | None:
+        """What the weights had seen of the data that a training starts from; None where it starts
+        from none.
+        """
+        if config.weights is None:
+            return None
+        return start_overlap(config.weights, self.dataset, self.source)
 
 
 def search_of(trial: TrialRecord) -> SearchRecord:
@@ -63,4 +87,12 @@ def search_data(trial: TrialRecord) -> SearchData:
             f"{path} is not the split that the search was made with (fingerprint {then[:8]} then, "
             f"{now[:8]} now)"
         )
-    return SearchData(record=record, dataset=dataset, split=split, fit=source.fit)
+    return SearchData(record=record, dataset=dataset, split=split, source=source)
+
+
+def data_errors(dataset: ImageDataset, split: Split) -> list[str]:
+    """What is wrong with the data, as the last check of it found, or a cheap one."""
+    report = stored_report(dataset.fingerprint, split.fingerprint, cache_folder())
+    if report is None:
+        report = check_images(dataset, split, cheap=True)
+    return [finding.message for finding in report.findings if finding.severity == "error"]

@@ -19,6 +19,84 @@ def looks(times: int) -> str:
     )
 
 
+def count_seen(metrics: Mapping[str, Any]) -> int:
+    """How many test images the weights had seen that training started from.
+
+    Args:
+        metrics: the content of `metrics.json`, which in earlier versions did not say.
+    """
+    start = metrics.get("start")
+    return 0 if start is None else start["trained_on"] + start["chosen_by"]
+
+
+def start_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the weights that training started from mean for the test score, in sentences.
+
+    Args:
+        metrics: as in `count_seen`.
+    """
+    start, seen = metrics.get("start"), count_seen(metrics)
+    notes = [] if start is None else [f"{text[:1].upper()}{text[1:]}." for text in start["doubts"]]
+    if start is None or not seen:
+        return tuple(notes)
+    images = metrics["test"]["images"]
+    uses = {"training": start["trained_on"], "validation": start["chosen_by"]}
+    how = ", ".join(f"{count:,} in {use}" for use, count in uses.items() if count)
+    left = images - seen
+    meaning = f"only the score on the other {left:,} tells of new images"
+    if not left:
+        meaning = "so no score here tells of new images"
+    return (
+        f"The weights that it started from ({start['weights']}) had seen {seen:,} of the "
+        f"{images:,} test images ({how}): {meaning}.",
+        *notes,
+    )
+
+
+def headline(metrics: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """The scores to believe, and the images that they are of, in words: test images that nothing
+    has seen.
+
+    Args:
+        metrics: as in `count_seen`.
+    """
+    new = metrics.get("test_of_new")
+    if new is None:
+        return metrics["test"], f"{count(metrics['test']['images'], 'test image')}"
+    return new, (
+        f"the {count(new['images'], 'test image')} that the weights it started from had not seen"
+    )
+
+
+def best_of_many(trials: int, images: int) -> str:
+    """What a validation score means by which a trial was chosen."""
+    return (
+        f"The best of {trials:,} trials on {count(images, 'validation image')} is expected to look "
+        "better there than it is: it was chosen by them."
+    )
+
+
+def validation_text(metrics: Mapping[str, Any]) -> str:
+    """84.09 % of 88 images (95 % interval 75.00 % to 90.27 %, Wilson); a dash where there is none.
+
+    Args:
+        metrics: as in `count_seen`; the interval is not in those of earlier versions.
+    """
+    scores = metrics["validation"]
+    if scores["accuracy"] is None or "accuracy_95" not in scores:
+        return accuracy(scores["accuracy"])
+    low, high = scores["accuracy_95"]
+    return (
+        f"{accuracy(scores['accuracy'])} of {count(scores['images'], 'image')} (95 % interval "
+        f"{accuracy(low)} to {accuracy(high)}, {scores['interval']})"
+    )
+
+
+def count(number: int, what: str) -> str:
+    """1 image, 2 images."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def score_rows(test: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The names and values of a test report's scores (`Scores.metrics`), for a table."""
     low, high = test["accuracy_95"]

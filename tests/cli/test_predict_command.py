@@ -88,7 +88,7 @@ def test_spreadsheets_get_a_table_that_is_safe_to_open(predict: Run, place: Path
     code, out, err = predict("'=1+1.png' pets/dog/01.png --top 2 --csv")
     assert (code, err) == (0, "")
     head, first, second = csv.reader(io.StringIO(out))
-    assert head == ["image", "predicted", "confidence", "predicted 2", "confidence 2"]
+    assert head == ["image", "predicted", "confidence", "predicted 2", "confidence 2", "error"]
     assert first[:2] == ["'=1+1.png", "'=cat"]
     assert second[:2] == ["pets/dog/01.png", "dog"]
     assert float(first[2]) > float(first[4]) > 0
@@ -105,7 +105,30 @@ def test_pictures_that_cannot_be_read_are_told_and_passed_over(predict: Run, pla
     ]
     code, out, err = predict("bad.png")
     assert (code, out) == (2, "")
-    assert err.splitlines()[-1] == "error: none of the 1 pictures can be read"
+    assert err.splitlines()[-1] == "error: the picture cannot be read"
+    reasons = {"none.png": "there is no such file", "bad.png": "is no picture that can be read"}
+    code, out, _ = predict("pets/dog/01.png bad.png none.png --json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 1
+    assert {row["image"]: row["error"] for row in rows if "error" in row} == reasons
+    code, out, _ = predict("pets/dog/01.png bad.png none.png --csv")
+    table = list(csv.DictReader(io.StringIO(out)))
+    assert code == 1
+    assert {row["image"]: row["error"] for row in table if not row["predicted"]} == reasons
+    assert [row["error"] for row in table if row["predicted"] == "dog"] == [""]
+
+
+def test_pictures_of_kinds_that_are_not_read_are_named(predict: Run, place: Path) -> None:
+    (place / "phone").mkdir()
+    (place / "phone" / "a.HEIC").write_bytes(b"...")
+    (place / "phone" / "notes.txt").write_text("...")
+    (place / "phone" / "b.png").write_bytes((place / "pets" / "dog" / "01.png").read_bytes())
+    code, out, err = predict("phone")
+    assert (code, out.split()[0]) == (1, "dog")
+    assert err == (
+        "cannot be read: phone/a.HEIC: pictures of this kind are not read: convert it to JPEG or "
+        "PNG\n"
+    )
     code, out, err = predict("none.png '*.gif'")
     assert (code, out) == (2, "")
     assert err.splitlines()[-1] == "error: there is nothing to classify: no picture was found"
@@ -170,7 +193,7 @@ def test_an_evaluation_is_printed_and_written(
     assert document["of_the_search"] == {"train": 36, "val": 12, "test": 12}
     assert document["evaluation_of_new"]["images"] == 12
     assert err.splitlines() == [f"warning: {warning}" for warning in document["warnings"]]
-    assert err.startswith("warning: of 60 images 36 were trained on, and 12 the model was chosen")
+    assert err.startswith("warning: of 60 images 36 were trained on and 12 the model was chosen")
     assert document["data"]["classes"] == list(KINDS)
     code, _, err = run("evaluate export --data pets -o scores")
     assert code == 2
@@ -198,12 +221,12 @@ def test_an_evaluation_counts_the_images_of_the_search(place: Path, run: Run) ->
     document = json.loads(out)
     assert sum(document["of_the_search"].values()) == 20
     assert document["data"]["skipped"] == 1
-    assert "note: 1 images that cannot be read are left out: dog/bad.png" in err
+    assert "note: 1 image that cannot be read is left out: dog/bad.png" in err
     new = document["evaluation_of_new"]["images"]
     assert new == 10 + document["of_the_search"]["test"]
     code, out, _ = run(f"{command} --on-error skip")
     lines = [line.split("  ")[0].rstrip() for line in out.splitlines()]
-    first = lines.index("without train and validation")
+    first = lines.index("accuracy of new images")
     assert f"of {new};" in out.splitlines()[first]
     assert lines[first + 1] == "accuracy of all"
     assert "accuracy" not in lines

@@ -55,6 +55,7 @@ def curve(seed: int, n: int = 12, *, validated: bool = True, is_kept: bool = Fal
         history=rows,
         kept=rows[-1],
         test_accuracy=0.97 + seed * 1e-3,
+        test_accuracy_95=(0.9, 0.99),
         is_kept=is_kept,
     )
 
@@ -87,6 +88,8 @@ def test_each_seed_has_its_curves(tmp_path: Path, count: int) -> None:
     assert len(drawn(figure, 0)) == len(drawn(figure, 1)) == 2 * count
     dots = [line for line in figure.axes[2].get_lines() if line.get_marker() == "o"]
     assert [line.get_ydata()[0] for line in dots] == [c.test_accuracy for c in curves]  # type: ignore[index]
+    low, high = figure.axes[2].get_ylim()
+    assert low < 0.9 < 0.99 < high  # differences are seen beside what chance makes
 
 
 def test_without_validation_there_is_no_curve_of_it(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hpsearch import SearchRecord, StudySpec, TrialRecord, load_search, search
 from hpsearch.data.splits import SplitSpec, development_data, k_folds, load_split
 from hpsearch.data.store import load_dataset
 from hpsearch.data.views import DataViews
-from hpsearch.engine.records import SPLIT
+from hpsearch.engine.place import SPLIT
 from hpsearch.errors import ConfigError, DataError, SearchError
 from hpsearch.results import bundle
 from hpsearch.results.retraining.candidates import Candidate, Comparison, compare_candidates

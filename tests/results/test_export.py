@@ -13,17 +13,20 @@ from PIL import Image
 
 from hpsearch import SearchRecord, StudySpec, TrainConfig, export, load_search, search
 from hpsearch.data.batches import steps_per_epoch
+from hpsearch.data.checks.source import check_source
+from hpsearch.data.known_images import read_known_images
 from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.data.resident import ResidentImages
 from hpsearch.data.sealed import open_test_split
+from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import Split, SplitSpec, load_split, save_split
 from hpsearch.data.store import load_dataset
-from hpsearch.engine.records import SPLIT
+from hpsearch.engine.place import SPLIT
 from hpsearch.errors import CheckpointError, DataError, SearchError
 from hpsearch.families import build_model
 from hpsearch.results.evaluation import restore_model
-from hpsearch.results.known_images import read_known_images
 from hpsearch.results.reports.document import search_document
+from hpsearch.results.reports.page import report_page
 from hpsearch.training.checkpoint import load_checkpoint, save_checkpoint
 from hpsearch.training.trainer import evaluate
 
@@ -93,7 +96,17 @@ def test_an_export_has_what_it_promises(found: SearchRecord, tmp_path: Path) -> 
         "balanced_accuracy": found.best.val_balanced_accuracy,
         "macro_f1": found.best.val_macro_f1,
         "loss": found.best.val_loss,
+        "images": 360,
+        "accuracy_95": metrics["validation"]["accuracy_95"],
+        "interval": "Wilson",
     }
+    low, high = metrics["validation"]["accuracy_95"]
+    assert low < found.best.val_accuracy < high
+    assert result.notes == (
+        "The best of 4 trials on 360 validation images is expected to look better there than it "
+        "is: it was chosen by them.",
+    )
+    assert (metrics["start"], metrics["test_of_new"]) == (None, None)
     assert {path.name for path in result.folder.iterdir()} == {
         "model.pt",
         "model.pt2",
@@ -348,6 +361,30 @@ def test_data_that_changed_since_the_search_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"changed since: .*mine\.npz"):
         export(best, tmp_path / "out", device="cpu")
     assert load_search(tmp_path / "runs").openings == ()
+
+
+def test_what_is_wrong_with_the_data_is_in_card_and_pages(tmp_path: Path) -> None:
+    digits = load_dataset("digits")
+    labels = digits.labels[:300].copy()
+    images = digits.images[:300].copy()
+    images[1] = images[0]
+    labels[:2] = (3, 4)
+    np.savez(tmp_path / "few.npz", images=images, labels=labels)
+    spec = StudySpec(
+        data=str(tmp_path / "few.npz"), families=("logistic",), trials=1, epochs=1, artifacts="none"
+    )
+    record = search(spec, runs=tmp_path / "runs", device="cpu")
+    result = export(record.best, tmp_path / "out", device="cpu")
+    errors = result.metrics["data"]["errors"]
+    assert any("label" in error for error in errors)
+    card = result.card.read_text(encoding="utf-8")
+    assert card.count("- wrong with the data: ") == len(errors)
+    assert "Wrong with the data" in result.report_html.read_text(encoding="utf-8")
+    # The report of the search has it once the data was checked.
+    assert "wrong with the data" not in report_page(record)
+    check_source(DataSpec(source=str(tmp_path / "few.npz")), spec.split)
+    assert search_document(record)["data"]["errors"] == errors
+    assert "wrong with the data" in report_page(record)
 
 
 def test_data_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 
 from hpsearch.data.dataset import NO_PART, PARTS, ImageDataset
+from hpsearch.data.known_images import (
+    HASHES,
+    read_known_images,
+    write_known_images,
+)
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import Split
 from hpsearch.data.store import load_dataset
 from hpsearch.errors import CheckpointError
-from hpsearch.results.known_images import (
-    HASHES,
-    Overlap,
-    read_known_images,
-    write_known_images,
-)
+from hpsearch.results.overlap import Overlap
 
 TRAIN, VAL, TEST = range(3)
 
@@ -114,7 +114,7 @@ def test_what_it_means_is_told() -> None:
     assert mixed.new.tolist() == [3, 4]
     used, looked = mixed.warnings
     assert used.startswith(
-        "of 5 images 2 were trained on, and 1 the model was chosen by (validation): the score "
+        "of 5 images 2 were trained on and 1 the model was chosen by (validation): the score "
         "without them"
     )
     assert looked.startswith("of 5 images 1 are test images of the model's search")

@@ -148,7 +148,7 @@ def test_what_is_no_image_is_named(colours: Predictor, tmp_path: Path) -> None:
     for path, reason in (
         (tmp_path / "empty.png", "the file is empty"),
         (tmp_path / "none.png", "No such file"),
-        (tmp_path, "is no file"),
+        (tmp_path, r"is a folder: give its pictures, such as sorted"),
     ):
         with pytest.raises(DataError, match=f"{path.name}.*{reason}"):
             colours.predict([plain("red"), path])

@@ -129,7 +129,7 @@ class TestSeveralObjectives:
 
     def test_the_document_has_the_front(self) -> None:
         document = search_document(record_of(*FRONT, objective=SEVERAL), best=1)
-        assert document["objective"] == "val_accuracy"
+        assert document["objective"] == SEVERAL
         assert [row["name"] for row in document["objectives"]] == SEVERAL.split(",")
         assert document["objectives"][1] == {
             "name": "params",
@@ -375,9 +375,15 @@ class TestTestScores:
             (
                 {"mean": 0.88, "std": 0.0123, "seeds": [1, 2, 3]},
                 "88.00 % ± 1.23 (3 seeds)",
-                "88.00 % ± 1.23",
+                "88.00 % ± 1.23 (3 seeds)",
             ),
-            ({"mean": 0.88, "std": None, "seeds": 1}, "88.00 % (1 seed)", "88.00 %"),
+            ({"mean": 0.88, "std": None, "seeds": 1}, "88.00 % (1 seed)", "88.00 % (1 seed)"),
+            (
+                {"new": {"accuracy": 0.7, "accuracy_95": [0.6, 0.8], "images": 64}},
+                "70.00 % (60.0 to 80.0) of 64 new",
+                "70.00 % of 64 new",
+            ),
+            ({"new": {"images": 0}}, "90.00 %, all seen", "90.00 %, all seen"),
         ],
     )
     def test_one_model_has_an_interval_and_several_seeds_a_deviation(

@@ -18,9 +18,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
 from hpsearch import SearchRecord, StudySpec, load_search, search
+from hpsearch.engine.database import open_storage
 from hpsearch.engine.ledger import record_opening, record_result
 from hpsearch.engine.place import study_name
-from hpsearch.engine.storage import open_storage
 from hpsearch.errors import SearchError
 from hpsearch.results.bundle import METRICS
 from hpsearch.results.predictions import PREDICTIONS

@@ -17,7 +17,7 @@ from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.data.sealed import open_test_split
 from hpsearch.data.splits import load_split
 from hpsearch.data.store import load_dataset
-from hpsearch.engine.records import HISTORY, SPLIT
+from hpsearch.engine.place import HISTORY, SPLIT
 from hpsearch.errors import ConfigError, HpsearchError, SearchError
 from hpsearch.results import bundle
 from hpsearch.results.evaluation import restore_model, run_model
@@ -106,7 +106,7 @@ def test_a_curve_that_differs_says_by_how_much(found: SearchRecord, tmp_path: Pa
     done = retrain(trial, tmp_path / "out", seeds=1, device="cpu")
     assert done.repeat is not None
     assert done.repeat.exact is False
-    assert "from epoch 0 on, validation accuracy differs by up to" in done.repeat.text
+    assert "from epoch 1 on, validation accuracy differs by up to" in done.repeat.text
     (found.best.folder / HISTORY).unlink()
     done = retrain(trial, tmp_path / "out", seeds=1, replace=True, device="cpu")
     assert done.repeat is not None

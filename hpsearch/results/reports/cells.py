@@ -23,18 +23,24 @@ def whole(value: float | None) -> str:
 
 def of_test(test: Mapping[str, Any] | None, *, short: bool = False) -> str:
     """What a trial reached on the test split (see `report_rows.leaderboard`): one model's accuracy
-    with its interval, several seeds' mean with its deviation; a dash where it was not tested.
+    with its interval, several seeds' mean with its deviation; a dash where it was not tested. Where
+    the weights that it started from had seen test images, it is without those.
 
     Args:
         short: without the interval.
     """
     if test is None:
         return "–"
+    new = test.get("new")
+    if new is not None:
+        if not new["images"]:
+            return f"{of_test({**test, 'new': None}, short=short)}, all seen"
+        return f"{of_test(new, short=short)} of {new['images']:,} new"
     if test.get("mean") is not None:
         deviation = "" if test.get("std") is None else f" ± {100 * test['std']:.2f}"
         seeds = test.get("seeds")
         count = len(seeds) if isinstance(seeds, list) else seeds
-        of = f" ({count} seed{'' if count == 1 else 's'})" if count and not short else ""
+        of = f" ({count} seed{'' if count == 1 else 's'})" if count else ""
         return f"{accuracy(test['mean'])}{deviation}{of}"
     if short or "accuracy_95" not in test:
         return accuracy(test["accuracy"])
@@ -50,6 +56,8 @@ def of_result(result: Mapping[str, Any]) -> str:
     if test.get("mean") is None:
         return of_test(test)
     kept = {key: value for key, value in test.items() if key != "mean"}
+    if test.get("new") is not None:
+        kept["new"] = {key: value for key, value in test["new"].items() if key != "mean"}
     return f"{of_test(test)}; kept {of_test(kept)}"
 
 
@@ -62,7 +70,7 @@ def scores_of(accuracy: float, details: Mapping[str, Any]) -> dict[str, Any]:
     """What `of_test` takes: of one model the interval of its accuracy; of several seeds their mean
     and deviation.
     """
-    known = ("accuracy_95", "mean", "std", "seeds", "on")
+    known = ("accuracy_95", "mean", "std", "seeds", "on", "new")
     return {"accuracy": accuracy, **{key: details[key] for key in known if key in details}}
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hpsearch.data.checks.run import stored_report
+from hpsearch.data.store import cache_folder
 from hpsearch.engine.ablation import ablation_of
 from hpsearch.engine.ledger import TestResult
 from hpsearch.engine.records import SearchRecord, TrialRecord
@@ -94,9 +96,13 @@ def search_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
     return {
         "search": record.name,
         "runs": str(record.place.runs),
-        "data": {**record.data, "fingerprint": record.fingerprints["data"]},
+        "data": {
+            **record.data,
+            "fingerprint": record.fingerprints["data"],
+            "errors": _data_errors(record),
+        },
         "split": {**record.spec["split"], "fingerprint": record.fingerprints["split"]},
-        "objective": record.objective.name,
+        "objective": _objectives(record),
         "objectives": [
             {"name": row.name, "label": row.label, "direction": row.direction, "unit": row.unit}
             for row in record.objectives
@@ -168,15 +174,34 @@ def trials_csv(records: SearchRecord | Sequence[SearchRecord]) -> str:
             [
                 record.name,
                 trial.name,
-                *(
-                    chosen_by(record, trial) if name == "chosen_by" else getattr(trial, name)
-                    for name in _FIELDS[2:]
-                ),
+                *(_field(record, trial, name) for name in _FIELDS[2:]),
                 *(values.get(name) for name in costs),
                 *(trial.params.get(name) for name in params),
             ]
         )
     return table_text(heads, rows)
+
+
+def _field(record: SearchRecord, trial: TrialRecord, name: str) -> Cell:
+    if name == "chosen_by":
+        return chosen_by(record, trial)
+    if name == "objective":
+        return _objectives(record)
+    value: Cell = getattr(trial, name)
+    return value
+
+
+def _objectives(record: SearchRecord) -> str:
+    """All of them, as `--objective` takes them; trials are ranked by the first one."""
+    return ",".join(row.name for row in record.objectives)
+
+
+def _data_errors(record: SearchRecord) -> list[str]:
+    """What the last check found to be wrong with the data."""
+    fingerprints = record.fingerprints
+    report = stored_report(fingerprints["data"], fingerprints["split"], cache_folder())
+    findings = () if report is None else report.findings
+    return [finding.message for finding in findings if finding.severity == "error"]
 
 
 def chosen_by(record: SearchRecord, trial: TrialRecord) -> str:

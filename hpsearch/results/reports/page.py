@@ -66,7 +66,11 @@ def write_report(
     """
     out = Path(out)
     if out.suffix.lower() not in (".html", ".htm"):
-        raise SearchError(f"-o names the page to write, such as report.html, but got {str(out)!r}")
+        is_table = out.suffix.lower() == ".csv"
+        hint = f"; for a table of all trials use --csv > {out.name}" if is_table else ""
+        raise SearchError(
+            f"-o names the page to write, such as report.html, but got {str(out)!r}{hint}"
+        )
     if out.is_dir():
         raise SearchError(f"{out} is a folder; name a file to write the page to with -o")
     text = report_page(records, best=best)
@@ -144,7 +148,7 @@ def _leaderboard(document: Mapping[str, Any]) -> Iterator[str]:
                 ),
                 accuracy(row["val_accuracy"]),
                 fixed(row["val_loss"]),
-                safe(of_test(row["test"])),
+                _in_two_lines(of_test(row["test"])),
                 whole(row["test_openings"]),
                 whole(row["trials"]),
                 whole(row["epochs"]),
@@ -162,7 +166,8 @@ def _leaderboard(document: Mapping[str, Any]) -> Iterator[str]:
     yield (
         '<p class="soft">Trials are chosen by the validation images alone; only what was exported '
         "or retrained has a test score, with its 95 % interval or, over several seeds, the "
-        "standard deviation. Trials, epochs and time are all of the family; MACs are the "
+        "standard deviation; N new: without the test images that the weights had seen which it "
+        "started from. Trials, epochs and time are all of the family; MACs are the "
         "multiplications of one image's forward pass; how often the test split was opened is "
         "counted for the search.</p>"
     )
@@ -170,6 +175,11 @@ def _leaderboard(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _named_value(name: str, row: Mapping[str, Any]) -> str:
     return f"{name} {objective_value(objective_info(row['objective']), row['value'])}"
+
+
+def _in_two_lines(text: str) -> str:
+    """An accuracy, and below it how sure it is: the table has many columns."""
+    return safe(text).replace(" (", "<br>(", 1)
 
 
 def _varied(document: Mapping[str, Any]) -> Iterator[str]:
@@ -189,7 +199,7 @@ def _varied(document: Mapping[str, Any]) -> Iterator[str]:
             fixed(row["val_loss"]),
             accuracy(row["train_accuracy"]),
             accuracy(row["val_accuracy"]),
-            safe(of_test(row["test"], short=True)),
+            _in_two_lines(of_test(row["test"], short=True)),
         ]
         for row in document["varied"]
     ]

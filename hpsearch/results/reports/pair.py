@@ -47,6 +47,7 @@ def pair_section(pair: Pair) -> Iterator[str]:
     result, first, second = pair.comparison, safe(pair.first), safe(pair.second)
     yield "<h2>The best two on the same test images</h2>"
     yield f"<p>{safe(result.conclusion)}</p>"
+    yield from (f"<p>Warning: {safe(warning)}</p>" for warning in result.warnings)
     interval = "–"
     if result.difference_95 is not None:
         low, high = result.difference_95
@@ -55,7 +56,7 @@ def pair_section(pair: Pair) -> Iterator[str]:
         [
             (f"first: {first}", accuracy(result.first_accuracy)),
             (f"second: {second}", accuracy(result.second_accuracy)),
-            ("second less first", f"{100 * result.difference:+.2f} points"),
+            ("second minus first", f"{100 * result.difference:+.2f} points"),
             ("its 95 % interval", interval),
             (safe(result.method), f"p = {result.p_value:.3g}"),
         ]

@@ -29,10 +29,10 @@ from optuna.visualization import (
     plot_slice,
 )
 
+from hpsearch.engine.database import open_storage
 from hpsearch.engine.place import study_name
 from hpsearch.engine.records import SearchRecord, TrialRecord, best_first
 from hpsearch.engine.states import ASIDE
-from hpsearch.engine.storage import open_storage
 from hpsearch.figures.factors import Factor
 from hpsearch.figures.trials import TrialCurve
 from hpsearch.names import printable

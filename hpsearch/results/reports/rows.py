@@ -11,7 +11,8 @@ import torch
 
 from hpsearch.data.dataset import ImageShape
 from hpsearch.data.preprocessing import input_shape
-from hpsearch.engine.records import HISTORY, SearchRecord, TrialRecord
+from hpsearch.engine.place import HISTORY
+from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.engine.states import ASIDE
 from hpsearch.errors import CheckpointError
 from hpsearch.families import build_model

@@ -92,6 +92,7 @@ def _facts(record: SearchRecord, document: Mapping[str, Any]) -> list[tuple[str,
             f"and {safe(split['fingerprint'][:8])} (split)",
         ),
         *(("note", safe(note)) for note in data.get("notes", ())),
+        *(("wrong with the data", safe(error)) for error in data["errors"]),
         ("objectives" if len(record.objectives) > 1 else "objective", safe(_aims(document))),
         (
             "search",

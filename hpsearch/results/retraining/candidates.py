@@ -229,7 +229,7 @@ def compare_candidates(
                 kept[trial.name].append(_kept(trial, number, views, device, what, watch))
             except (NonFiniteLossError, InfeasibleError) as error:
                 failures[trial.name] = f"fold {number + 1}: {error}"
-                watch(RunOver(what=what, kept=None, failure=str(error)))
+                watch(RunOver(what=what, epochs=0, kept=None, failure=str(error)))
     candidates = [
         _candidate(trial, place, kept[trial.name], failures.get(trial.name, ""), objective)
         for place, trial in enumerate(trials, 1)
@@ -268,7 +268,7 @@ def _kept(
         origin={"search": trial.search, "trial": trial.name},
         watch=lambda result: watch(RunEpoch(what=what, epochs=config.epochs, result=result)),
     )
-    watch(RunOver(what=what, kept=run.kept))
+    watch(RunOver(what=what, epochs=config.epochs, kept=run.kept))
     return run.kept
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from hpsearch.engine.records import HISTORY, TrialRecord
+from hpsearch.engine.place import HISTORY
+from hpsearch.engine.records import TrialRecord
 from hpsearch.errors import CheckpointError
 from hpsearch.results.retraining.rerun import Run
 from hpsearch.results.retraining.stored import Surroundings
@@ -80,8 +81,8 @@ def _difference(own: Sequence[EpochResult], run: Run) -> str:
     accuracy = max(abs(a.val_accuracy - b.val_accuracy) for a, b in pairs)
     length = "" if len(own) == len(run.history) else f", {len(run.history)} epochs for {len(own)}"
     return (
-        f"from epoch {first} on, validation accuracy differs by up to {100 * accuracy:.2f} points "
-        f"and validation loss by up to {loss:.2g}{length}"
+        f"from epoch {first + 1} on, validation accuracy differs by up to {100 * accuracy:.2f} "
+        f"points and validation loss by up to {loss:.2g}{length}"
     )
 
 

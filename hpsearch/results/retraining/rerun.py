@@ -41,11 +41,13 @@ class RunOver:
 
     Attributes:
         what: which, such as "seed 2 of 5".
+        epochs: that it had at most.
         kept: the epoch whose weights are kept; None where it failed.
         failure: why it failed, or empty.
     """
 
     what: str
+    epochs: int
     kept: EpochResult | None
     failure: str = ""
 

@@ -16,6 +16,7 @@ import torch
 
 from hpsearch.config import check_choice, check_int
 from hpsearch.data.sealed import open_test_split
+from hpsearch.data.splits import development_data
 from hpsearch.engine.ledger import record_opening, record_result
 from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.errors import SearchError
@@ -24,7 +25,15 @@ from hpsearch.figures.candidates import CandidateValues, candidates_figure
 from hpsearch.figures.seeds import SeedCurve, seeds_figure
 from hpsearch.files import whole_folder, write_text
 from hpsearch.results import bundle
-from hpsearch.results.bundle import Trained, is_bundle, write_model, write_test_report
+from hpsearch.results.bundle import (
+    Trained,
+    is_bundle,
+    new_rows,
+    write_model,
+    write_test_report,
+)
+from hpsearch.results.evaluation import restore_model, run_model
+from hpsearch.results.export import new_details, validation_interval
 from hpsearch.results.folder import check_free
 from hpsearch.results.retraining.candidates import Comparison, compare_candidates
 from hpsearch.results.retraining.repeat import Repeat
@@ -43,7 +52,7 @@ from hpsearch.results.retraining.seeds import SeedRun, Spread
 from hpsearch.results.retraining.stored import stored_config
 from hpsearch.results.source import search_data, search_of
 from hpsearch.results.tables import write_table
-from hpsearch.training.checkpoint import load_checkpoint
+from hpsearch.training.checkpoint import Checkpoint, load_checkpoint
 from hpsearch.training.device import resolve_device
 from hpsearch.training.memory import keep_freed_memory
 from hpsearch.training.objectives import objective_info
@@ -65,6 +74,8 @@ class Retrained:
         seeds: in the order in which they were trained, with their test scores.
         kept: the one whose model the folder has; never chosen by its test score.
         accuracy: on the test split, over the seeds.
+        accuracy_of_new: the same without the test images that the weights had seen which training
+            started from; None where these are all or none.
         repeat: how the first seed's curve compares with the trial's own; None where it was not
             trained the same way.
         comparison: of the search's best configurations; None where there was none.
@@ -79,6 +90,7 @@ class Retrained:
     seeds: tuple[SeedRun, ...]
     kept: SeedRun
     accuracy: Spread
+    accuracy_of_new: Spread | None
     repeat: Repeat | None
     comparison: Comparison | None
     times_opened: int
@@ -205,15 +217,22 @@ def _train_and_test(job: SeedJob, folder: Path, comparison: Comparison | None = 
         batches=batches_file(spool, seeds[kept]),
         objective=job.trial.objective,
         title=f"{job.trial.search}, {job.trial.name} retrained",
+        start=job.data.start_of(job.config),
     )
     missing = write_model(folder, trained, job.data)
+    validation = _validation(job, trained.checkpoint)
     purpose = f"retrain, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     record_opening(job.trial, purpose if job.on == "train" else f"{purpose} on {job.on}")
     test = open_test_split(job.data.dataset, job.data.split)
-    seeds, logits = with_test_scores(job, seeds, spool, test, kept)
+    new = new_rows(trained.start, test)
+    seeds, logits = with_test_scores(job, seeds, spool, test, new, kept)
     shutil.rmtree(spool)
     opened = len(search_of(job.trial).openings)
-    spread = Spread.of([seed.test_scores["accuracy"] for seed in seeds if not seed.failure])
+    good = [seed for seed in seeds if not seed.failure]
+    spread = Spread.of([seed.test_scores["accuracy"] for seed in good])
+    spread_of_new = None
+    if seeds[kept].new_scores:
+        spread_of_new = Spread.of([seed.new_scores["accuracy"] for seed in good])
     notes = (*_notes(job, seeds, spread, repeat, comparison), *missing)
     done = Retrained(
         folder=folder,
@@ -222,6 +241,7 @@ def _train_and_test(job: SeedJob, folder: Path, comparison: Comparison | None = 
         seeds=seeds,
         kept=seeds[kept],
         accuracy=spread,
+        accuracy_of_new=spread_of_new,
         repeat=repeat,
         comparison=comparison,
         times_opened=opened,
@@ -232,13 +252,23 @@ def _train_and_test(job: SeedJob, folder: Path, comparison: Comparison | None = 
     if comparison is not None:
         _write_candidates(folder, comparison, search=job.trial.search)
     facts = _facts(job, done)
+    facts["validation"] |= validation
     trained = dataclasses.replace(trained, batches=folder / bundle.BATCHES)
     more = {"all seeds": folder / f"{SEEDS}.png"}
     if comparison is not None:
         more["best configurations on folds"] = folder / f"{CANDIDATES}.png"
     write_test_report(folder, trained, test, logits, opened=opened, facts=facts, more=more)
     metrics = json.loads((folder / bundle.METRICS).read_text(encoding="utf-8"))
-    return dataclasses.replace(done, metrics=metrics)
+    return dataclasses.replace(done, metrics=metrics, notes=tuple(metrics["notes"]))
+
+
+def _validation(job: SeedJob, checkpoint: Checkpoint) -> dict[str, Any]:
+    """How sure the validation accuracy of the kept model is; empty where it has none."""
+    if job.on == "train+val":
+        return {}
+    images = development_data(job.data.dataset, job.data.split).val
+    logits = run_model(restore_model(checkpoint), checkpoint, images, job.device).logits
+    return validation_interval(logits, images)
 
 
 def _notes(
@@ -290,11 +320,7 @@ def _facts(job: SeedJob, done: Retrained) -> dict[str, Any]:
             name.removeprefix("val_"): row[name] for name in row if name.startswith("val_")
         },
         "parameters": trial.parameters,
-        "data": {
-            "name": job.data.dataset.name,
-            "counts": job.data.split.counts,
-            "notes": list(job.data.dataset.notes),
-        },
+        "data": job.data.facts(),
         "retrained": _summary(done),
         "notes": list(done.notes),
     }
@@ -311,8 +337,8 @@ def _chosen(job: SeedJob, done: Retrained) -> str:
         best = "" if count == 1 else f", the best of them by {objective.label}"
         return (
             f"{start} {seeds} on the training images. This is seed {kept.seed}{best} "
-            f"({objective.value(kept.kept):.4f}), with the weights of epoch {kept.kept.epoch} "
-            "(counted from 0)."
+            f"({objective.value(kept.kept):.4f}), with the weights of epoch {kept.kept.epoch + 1} "
+            f"of {len(kept.history)}."
         )
     which = "" if count == 1 else f" This is the first seed, {kept.seed}."
     return (
@@ -328,6 +354,7 @@ def _summary(done: Retrained) -> dict[str, Any]:
         "on": done.on,
         "seed": done.kept.seed,
         **done.accuracy.to_dict(),
+        "of_new": None if done.accuracy_of_new is None else done.accuracy_of_new.to_dict(),
         "repeats_the_trial": None if done.repeat is None else done.repeat.exact,
         "candidates": None if comparison is None else len(comparison.candidates),
         "folds": None if comparison is None else comparison.folds,
@@ -343,7 +370,8 @@ def _write_seeds(folder: Path, job: SeedJob, done: Retrained) -> None:
             seed=seed.seed,
             history=seed.history,
             kept=seed.kept,
-            test_accuracy=seed.test_scores["accuracy"],
+            test_accuracy=(seed.new_scores or seed.test_scores)["accuracy"],
+            test_accuracy_95=tuple((seed.new_scores or seed.test_scores)["accuracy_95"]),
             is_kept=seed is done.kept,
         )
         for seed in done.seeds
@@ -351,8 +379,13 @@ def _write_seeds(folder: Path, job: SeedJob, done: Retrained) -> None:
     ]
     parts = "training" if done.on == "train" else "training and validation"
     title = f"{trial.search}, {trial.name} trained again on the {parts} images"
+    if done.accuracy_of_new is not None:
+        title += ", tested without those that the weights had seen"
     figure = seeds_figure(
-        curves, title=title, objective=trial.objective, interval=done.accuracy.interval
+        curves,
+        title=title,
+        objective=trial.objective,
+        interval=(done.accuracy_of_new or done.accuracy).interval,
     )
     save_png(figure, folder / f"{SEEDS}.png")
     document = {
@@ -388,7 +421,10 @@ def _recorded(out: Path, done: Retrained) -> Retrained:
         **_summary(done),
         "accuracy_95": test["accuracy_95"],
         "images": test["images"],
+        **new_details(done.metrics),
     }
+    if done.accuracy_of_new is not None:
+        details["new"] |= done.accuracy_of_new.to_dict()
     record_result(
         done.trial,
         kind="retrain",

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from hpsearch.config import TrainConfig
-from hpsearch.data.dataset import ImagePart
+from hpsearch.data.dataset import ImagePart, Int64Array
 from hpsearch.data.splits import DevelopmentData, development_data
 from hpsearch.data.views import DataViews
-from hpsearch.engine.records import HISTORY, TrialRecord
+from hpsearch.engine.place import HISTORY
+from hpsearch.engine.records import TrialRecord
 from hpsearch.errors import InfeasibleError, NonFiniteLossError, SearchError
+from hpsearch.results.bundle import scores_of_new
 from hpsearch.results.evaluation import restore_model, run_model
 from hpsearch.results.retraining.repeat import Repeat, compare_with_trial
 from hpsearch.results.retraining.replay import follows_validation, replayed
@@ -137,17 +139,22 @@ def train_seeds(job: SeedJob, spool: Path) -> tuple[tuple[SeedRun, ...], Repeat 
                     repeat = compare_with_trial(job.trial, run, job.device, then)
         except (NonFiniteLossError, InfeasibleError) as error:
             seeds.append(SeedRun(seed=seed, failure=str(error)))
-            job.watch(RunOver(what=what, kept=None, failure=str(error)))
+            job.watch(RunOver(what=what, epochs=_epochs(job), kept=None, failure=str(error)))
             continue
         seeds.append(SeedRun(seed=seed, history=run.history, kept=run.kept))
         save_checkpoint(model_file(spool, seeds[-1]), run.checkpoint)
         write_batches(batches_file(spool, seeds[-1]), run.history)
-        job.watch(RunOver(what=what, kept=run.kept))
+        job.watch(RunOver(what=what, epochs=_epochs(job), kept=run.kept))
     return tuple(seeds), repeat
 
 
 def _tell_epoch(job: SeedJob, what: str, result: EpochResult) -> None:
-    job.watch(RunEpoch(what=what, epochs=job.length or job.config.epochs, result=result))
+    job.watch(RunEpoch(what=what, epochs=_epochs(job), result=result))
+
+
+def _epochs(job: SeedJob) -> int:
+    """That a training has at most."""
+    return job.length or job.config.epochs
 
 
 def _development(data: SearchData, on: On) -> DevelopmentData:
@@ -200,15 +207,28 @@ def choose_seed(job: SeedJob, seeds: tuple[SeedRun, ...]) -> int:
 
 
 def with_test_scores(
-    job: SeedJob, seeds: tuple[SeedRun, ...], spool: Path, test: ImagePart, kept: int
+    job: SeedJob,
+    seeds: tuple[SeedRun, ...],
+    spool: Path,
+    test: ImagePart,
+    new: Int64Array,
+    kept: int,
 ) -> tuple[tuple[SeedRun, ...], Tensor]:
-    """The seeds with their test scores, and the outputs of the one that is kept."""
+    """The seeds with their test scores, and the outputs of the one that is kept.
+
+    Args:
+        new: which images of `test` the weights had not seen that training started from.
+    """
     tested, kept_logits = [], torch.empty(0)
     for number, seed in enumerate(seeds):
         if not seed.failure:
             checkpoint = load_checkpoint(model_file(spool, seed))
             logits = run_model(restore_model(checkpoint), checkpoint, test, job.device).logits
-            seed = dataclasses.replace(seed, test_scores=score(logits, test).metrics)
+            seed = dataclasses.replace(
+                seed,
+                test_scores=score(logits, test).metrics,
+                new_scores=scores_of_new(logits, test, new) or {},
+            )
             kept_logits = logits if number == kept else kept_logits
         tested.append(seed)
     return tuple(tested), kept_logits

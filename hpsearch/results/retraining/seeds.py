@@ -26,6 +26,8 @@ class SeedRun:
         kept: the epoch whose weights are tested; None where it failed.
         failure: why it failed, or empty.
         test_scores: on the test images (`Scores.metrics`); empty until they are known.
+        new_scores: the same without those that the weights had seen which training started from;
+            empty where these are all or none.
     """
 
     seed: int
@@ -33,6 +35,7 @@ class SeedRun:
     kept: EpochResult | None = None
     failure: str = ""
     test_scores: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    new_scores: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def seconds(self) -> float:

@@ -8,10 +8,10 @@ import optuna
 import torch
 
 from hpsearch.config import TrainConfig
+from hpsearch.engine.database import open_storage
 from hpsearch.engine.hidden import SETTING, hidden
 from hpsearch.engine.place import study_name
 from hpsearch.engine.records import TrialRecord
-from hpsearch.engine.storage import open_storage
 from hpsearch.errors import SearchError
 
 
