@@ -48,10 +48,12 @@ from sqlalchemy.orm import Session
 
 from hpsearch import StudySpec
 from hpsearch.engine.artifacts import ArtifactFiles
+from hpsearch.engine.database import create_storage
 from hpsearch.engine.estimate import Pace
 from hpsearch.engine.place import Place
-from hpsearch.engine.setup import create_studies, prepare_data
-from hpsearch.engine.storage import SearchStorage, create_storage
+from hpsearch.engine.setup import prepare_data
+from hpsearch.engine.storage import SearchStorage
+from hpsearch.engine.studies import create_studies
 
 PARTS = ("page", "slowdown")
 EPOCHS = 20

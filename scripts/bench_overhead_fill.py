@@ -34,8 +34,7 @@ from hpsearch.config import TrainConfig
 from hpsearch.engine.artifacts import artifact_id, metadata
 from hpsearch.engine.hidden import CONFIG, SETTING, hidden_key
 from hpsearch.engine.lease_table import LEASES
-from hpsearch.engine.place import Place, trial_folder
-from hpsearch.engine.records import HISTORY
+from hpsearch.engine.place import HISTORY, Place, trial_folder
 from hpsearch.engine.setup import PreparedData
 from hpsearch.engine.storage import SearchStorage
 from hpsearch.families import suggest_config

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import hpsearch
-from hpsearch.engine.spec import StudySpec, load_study
+from hpsearch.engine.spec import StudySpec
+from hpsearch.engine.study_file import load_study
 
 
 def test_every_public_name_can_be_imported() -> None:

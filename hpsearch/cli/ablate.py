@@ -85,9 +85,10 @@ def ablate_cli(
     import optuna
 
     from hpsearch.cli.live import watched
-    from hpsearch.engine.ablation import ablation_of, ablation_spec
-    from hpsearch.engine.records import load_search
+    from hpsearch.engine.ablation import ablation_of
+    from hpsearch.engine.ablation_spec import ablation_spec
     from hpsearch.engine.search import search as run_search
+    from hpsearch.engine.search_reader import load_search
     from hpsearch.errors import SearchError
     from hpsearch.results.ablation import (
         FIGURE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,10 +23,11 @@ from hpsearch.cli.options import (
 )
 from hpsearch.cli.progress import progress_line
 from hpsearch.cli.study import Data, Families, NoFirst, Set, Study, study_spec
-from hpsearch.cli.text import duration, say
+from hpsearch.cli.text import counted, duration, say
 
 if TYPE_CHECKING:
     from hpsearch.engine.overfit import OverfitCheck
+    from hpsearch.engine.spec import StudySpec
 
 
 @takes(reading=DataOptions, split=SplitOptions)
@@ -39,11 +41,14 @@ def check_cli(
     no_first: NoFirst = False,
     trial: Annotated[
         str | None,
-        typer.Option(metavar="TRIAL", help="Check this trial of a search instead, such as cnn-7."),
+        typer.Option(
+            metavar="TRIAL",
+            help="Check this trial of a search instead, such as cnn-7, on the search's data.",
+        ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The trial's search; by default called like the data."),
+        typer.Option(metavar="NAME", help="The trial's search; by default the one started last."),
     ] = None,
     runs: Runs = RUNS,
     storage: Storage = None,
@@ -59,17 +64,20 @@ def check_cli(
     """
     from hpsearch.engine.overfit import check_study
 
-    spec = study_spec(
-        study,
-        data,
-        reading,
-        split,
-        families=family,
-        no_first=no_first,
-        name=name,
-        seed=seed,
-        overrides=set_ or [],
-    )
+    if trial is not None and study is None and data is None:
+        spec = _stored_study(name, reading, split, runs=runs, storage=storage)
+    else:
+        spec = study_spec(
+            study,
+            data,
+            reading,
+            split,
+            families=family,
+            no_first=no_first,
+            name=name,
+            seed=seed,
+            overrides=set_ or [],
+        )
     console = Console(stderr=as_json)
     results: list[OverfitCheck] = []
     try:
@@ -88,8 +96,27 @@ def check_cli(
         raise typer.Exit(1)
 
 
+def _stored_study(
+    name: str | None,
+    reading: DataOptions,
+    split: SplitOptions,
+    *,
+    runs: Path,
+    storage: str | None,
+) -> StudySpec:
+    """What a search was made with, whose data and split a trial of it was trained on."""
+    from hpsearch.engine.search_reader import load_search
+    from hpsearch.engine.spec import StudySpec
+
+    record = load_search(runs, name, storage=storage)
+    spec = StudySpec.from_dict({**record.spec, "data": record.data["source"]})
+    return dataclasses.replace(
+        spec, data=reading.spec(spec.data_spec), split=split.spec(spec.split)
+    )
+
+
 def _print_result(console: Console, result: OverfitCheck) -> None:
-    took = f"{result.epochs} epochs, {duration(result.seconds)}"
+    took = f"{counted(result.epochs, 'epoch')}, {duration(result.seconds)}"
     if result.passed:
         say(console, f"{result.name}: ok, knows all {result.images} images by heart ({took})")
         return

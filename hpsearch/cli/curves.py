@@ -83,15 +83,16 @@ def lead(values: Sequence[float], best: Sequence[float], objective: Objective) -
 
 
 def lead_text(ahead: float | None, objective: Objective, *, long: bool) -> str:
-    """3.40 behind, in full 3.40 behind the best; empty where it is not known."""
+    """3.40 behind, in full 3.40 points behind the best; empty where it is not known."""
     if ahead is None:
         return ""
     amount = objective_difference(objective, abs(ahead), sign="")
     if float(amount) == 0:
         return "level with the best" if long else "level"
-    if ahead > 0:
-        return f"{amount} ahead" + (" of the best" if long else "")
-    return f"{amount} behind" + (" the best" if long else "")
+    if not long:
+        return f"{amount} {'ahead' if ahead > 0 else 'behind'}"
+    amount += " points" if objective.is_share else ""
+    return f"{amount} {'ahead of' if ahead > 0 else 'behind'} the best"
 
 
 def _best(values: Sequence[float], objective: Objective) -> float | None:

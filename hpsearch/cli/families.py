@@ -17,9 +17,15 @@ if TYPE_CHECKING:
     from hpsearch.data.dataset import ImageShape
 
 ImageSize = Annotated[
-    str, typer.Option(metavar="SIZE", help="Size of the images: 64, or height x width as 48x64.")
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="Size of your images: 64, or height x width as 48x64. Published weights want images "
+        "of another size, such as 224, and get them.",
+    ),
 ]
 Channels = Annotated[int, typer.Option(metavar="N", help="3, or 1 for gray images.", min=1, max=3)]
+Gray = Annotated[bool, typer.Option("--gray", help="As --channels 1.")]
 
 
 def families_cli(
@@ -31,6 +37,7 @@ def families_cli(
     ] = None,
     image_size: ImageSize = "64",
     channels: Channels = 3,
+    gray: Gray = False,
     classes: Annotated[int, typer.Option(metavar="N", help="Number of classes.", min=2)] = 10,
     set_: Set = None,
     as_json: AsJson = False,
@@ -47,8 +54,9 @@ def families_cli(
         return
     overrides = parse_overrides(set_ or [])
     if preset is not None:
+        _check_presets(name)
         overrides["preset"] = preset
-    shape = _shape(image_size, channels)
+    shape = _shape(image_size, 1 if gray else channels)
     document = describe_model(default_config(name, shape, overrides), shape, classes)
     if as_json:
         print(json.dumps(document, indent=2))
@@ -60,6 +68,7 @@ def space_cli(
     name: Annotated[str, typer.Argument(metavar="FAMILY", help="The model family.")],
     image_size: ImageSize = "64",
     channels: Channels = 3,
+    gray: Gray = False,
     set_: Set = None,
     as_json: AsJson = False,
 ) -> None:
@@ -71,7 +80,7 @@ def space_cli(
     from hpsearch.families._describe import describe_space
 
     overrides = parse_overrides(set_ or [])
-    shape = _shape(image_size, channels)
+    shape = _shape(image_size, 1 if gray else channels)
     check_overrides((name,), shape, overrides)
     rows = describe_space(name, shape, overrides)
     if as_json:
@@ -84,6 +93,18 @@ def space_cli(
     _print_parameters(
         console, f"{name}: not searched unless --set says so (NAME=search, ...)", others, "value"
     )
+
+
+def _check_presets(family: str) -> None:
+    from hpsearch.errors import SpaceError
+    from hpsearch.families import family_names, get_family
+    from hpsearch.names import family_label
+
+    if not get_family(family).presets:
+        others = ", ".join(name for name in family_names() if get_family(name).presets)
+        raise SpaceError(
+            f"--preset: {family_label(family)} has none; these families have some: {others}"
+        )
 
 
 def _shape(size: str, channels: int) -> ImageShape:

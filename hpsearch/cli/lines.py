@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpsearch.cli.state import Running, SearchState
-from hpsearch.cli.text import count_of, duration, end_time, objective_name, objective_value
+from hpsearch.cli.text import (
+    count_of,
+    counted,
+    duration,
+    end_time,
+    objective_name,
+    objective_value,
+)
 from hpsearch.engine.events import (
     DatabaseAway,
     FamilyEstimate,
@@ -18,7 +25,7 @@ from hpsearch.engine.events import (
     WorkerStarted,
     WorkerWaits,
 )
-from hpsearch.engine.records import TrialRecord
+from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.engine.states import DUPLICATE
 from hpsearch.names import listed
 from hpsearch.training.gpu import GpuLoad
@@ -66,12 +73,18 @@ def opening_lines(started: SearchStarted) -> list[str]:
     """What was guessed about the data when the search began and what looks wrong with it; by how
     many workers it is run; and how long it may take.
     """
-    notes = [] if started.resumed else [f"note: {note}" for note in started.record.data["notes"]]
-    lines = [*notes, *(f"warning: {warning}" for warning in started.warnings)]
+    notes = () if started.resumed else started.record.data["notes"]
+    lines = found_lines(notes, started.errors, started.warnings)
     estimates = estimate_lines(started.estimates, workers=started.workers)
     if estimates:  # else nothing is left for workers to do
         lines += [*workers_lines(started.workers, started.threads, started.why), *estimates]
     return lines
+
+
+def found_lines(notes: Sequence[str], errors: Sequence[str], warnings: Sequence[str]) -> list[str]:
+    """What was found when the data was read and checked."""
+    kinds = (("note", notes), ("data error", errors), ("warning", warnings))
+    return [f"{kind}: {text}" for kind, texts in kinds for text in texts]
 
 
 def workers_lines(workers: int, threads: int, why: str = "") -> list[str]:
@@ -98,7 +111,7 @@ def estimate_lines(estimates: tuple[FamilyEstimate, ...], *, workers: int = 0) -
     by = f" by {workers} workers" if workers > 1 else ""
     return [
         f"one epoch (measured on each family's default): {each}",
-        f"{trials} trials to do: about {duration(total)}{by} without pruning",
+        f"{counted(trials, 'trial')} to do: about {duration(total)}{by} without pruning",
     ]
 
 
@@ -129,7 +142,7 @@ def trial_line(trial: TrialRecord, state: SearchState) -> str:
     parts = [
         f"[{standing.finished}/{record.spec['trials']}] {trial.name} {trial.state}",
         f"{objective_name(objective)} {objective_value(objective, trial.value)}",
-        f"{trial.epochs} epochs in {duration(trial.seconds)}",
+        f"{counted(trial.epochs, 'epoch')} in {duration(trial.seconds)}",
         trial.failure or trial.note,
         best_text(state),
         f"{duration(state.seconds_left())} left",
@@ -233,6 +246,7 @@ def stopping_line(reason: str) -> str:
     return line + ("; Ctrl-C again stops at once" if reason == CTRL_C else "")
 
 
-def counted(count: int, noun: str) -> str:
-    """1 worker, 2 workers."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
+def finished_text(record: SearchRecord) -> str:
+    """How many trials a search has of those that were asked for."""
+    finished = counted(record.finished, "finished trial")
+    return f"search {record.name} has {finished} ({record.spec['trials']} asked for)"

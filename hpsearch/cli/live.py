@@ -19,7 +19,7 @@ from hpsearch.cli import lines
 from hpsearch.cli.layout import FRAME, Layout, Totals, TrialRow, framed
 from hpsearch.cli.options import INTERRUPTED
 from hpsearch.cli.state import Running, SearchState
-from hpsearch.cli.text import duration, redraws, say
+from hpsearch.cli.text import counted, duration, redraws, say
 from hpsearch.engine.events import (
     DatabaseAway,
     Event,
@@ -132,7 +132,7 @@ class PlainView:
         match event:
             case SearchStarted():
                 data = lines.dataline(event.record.data, lines.device_text(event))
-                self._line(f"{lines.headline(event)}: {data}")
+                self._line(f"{lines.headline(event)}, on {data}")
                 for line in lines.opening_lines(event):
                     self._line(line)
             case TrialStarted(history=history) if history:
@@ -263,10 +263,12 @@ class LiveView:
     ) -> Totals:
         state = self._state
         notes = [
-            f"{lines.counted(len(workers), 'worker')} {what}"
+            f"{counted(len(workers), 'worker')} {what}"
             for what, workers in (("starting", state.starting), ("waiting", state.waiting))
             if self._open and workers
         ]
+        if self._open and not running and standing.finished >= int(record.spec["trials"]):
+            notes.append("writing notes and plots ...")
         time, brief = f"{duration(state.elapsed)} elapsed", ""
         if running:
             left = state.seconds_left()

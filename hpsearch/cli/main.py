@@ -30,13 +30,29 @@ from hpsearch.cli import (
     status,
     worker,
 )
-from hpsearch.cli.usage import PlainTyper
+from hpsearch.cli.usage import HELP, PlainTyper, StudyCommand
 from hpsearch.errors import HpsearchError
 from hpsearch.names import printable
+
+_EPILOG = """
+A search, and what comes of it:
+
+\b
+  hpsearch data check photos                 photos/cat/..., photos/dog/...
+  hpsearch search --data photos --trials 30  the search is called photos
+  hpsearch status                            all searches, and how one stands
+  hpsearch export photos                     the best model and its test score
+  hpsearch predict exports/photos new.jpg    what is on another picture
+
+Searches are deleted in 'hpsearch dashboard --allow-write'. Two variables: HPSEARCH_CACHE is the
+folder of decoded images, HPSEARCH_STORAGE stands for --storage.
+"""
 
 app = PlainTyper(
     name="hpsearch",
     help="Find the best image classifier for your data, with a test score you can believe.",
+    epilog=_EPILOG,
+    context_settings=HELP,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
@@ -62,7 +78,7 @@ def _global_options(
     """Options before the command; the help above them is the application's."""
 
 
-app.command("search")(search.search_cli)
+app.command("search", cls=StudyCommand)(search.search_cli)
 app.command("worker")(worker.worker_cli)
 app.command("status")(status.status_cli)
 app.command("dashboard")(dashboard.dashboard_cli)
@@ -73,7 +89,9 @@ app.command("evaluate")(evaluate.evaluate_cli)
 app.command("report")(report.report_cli)
 app.command("compare")(compare.compare_cli)
 app.command("ablate")(ablate.ablate_cli)
-app.command("check")(check.check_cli)
+app.command("check", cls=StudyCommand, short_help="See whether a configuration can learn at all.")(
+    check.check_cli
+)
 app.command("families")(families.families_cli)
 app.command("space")(families.space_cli)
 app.add_typer(data.app, name="data")

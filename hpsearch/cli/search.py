@@ -33,7 +33,7 @@ from hpsearch.cli.study import (
     Study,
     study_spec,
 )
-from hpsearch.cli.text import output, say
+from hpsearch.cli.text import counted, output, say
 
 if TYPE_CHECKING:
     from hpsearch.engine.records import SearchRecord
@@ -101,7 +101,7 @@ def search_cli(
         str | None,
         typer.Option(
             metavar="WHAT",
-            help="What to do with a trial whose loss becomes infinite or NaN: fail (default), or "
+            help="What to do with a trial whose loss becomes infinite or NaN: fail, or "
             "prune, so that the sampler learns to keep away.",
         ),
     ] = None,
@@ -109,7 +109,7 @@ def search_cli(
         str | None,
         typer.Option(
             metavar="WHAT",
-            help="What the dashboard shows beside numbers: all (default): each trial's history, "
+            help="What the dashboard shows beside numbers: all: each trial's history, "
             "pictures of long ones, and pictures and checkpoint of the best; best: no pictures of "
             "other trials; none.",
         ),
@@ -175,28 +175,39 @@ def search_cli(
 
 
 def _print_plan(console: Console, planned: SearchPlan) -> None:
-    from hpsearch.cli.lines import estimate_lines
+    from hpsearch.cli.lines import dataline, estimate_lines, found_lines
+    from hpsearch.names import family_label
 
     spec = planned.spec
+    data = dataline(planned.data, f"{planned.device} {planned.precision}")
+    say(console, f"search {spec.name}, on {data}")
+    for line in found_lines(planned.data["notes"], planned.errors, planned.warnings):
+        say(console, line)
+    pruned = spec.pruner != "none" and len(spec.objectives) == 1
     say(
         console,
-        f"search {spec.name}: {', '.join(spec.families)}; {spec.trials} trials of {spec.epochs} "
-        f"epochs on {planned.device} {planned.precision}",
+        f"{counted(spec.trials, 'trial')} of {counted(spec.epochs, 'epoch')}, chosen by "
+        f"{spec.sampler}, {f'pruned by {spec.pruner}' if pruned else 'not pruned'}, ranked by "
+        f"{spec.objective}",
     )
-    warnings = [f"warning: {text}" for text in planned.warnings]
-    for line in (*warnings, *estimate_lines(planned.estimates)):
+    for family, space in planned.spaces.items():
+        names = ", ".join(row.name for row in space)
+        searched = counted(len(space), "parameter")
+        say(console, f"{family_label(family)}: {searched} searched: {names}")
+    for line in estimate_lines(planned.estimates):
         say(console, line)
     say(console, "nothing was written (--dry-run)")
 
 
 def _print_end(console: Console, record: SearchRecord, *, stopped: str = "") -> None:
     """What was found, and what can be done next; `stopped` is why it was asked to stop, if so."""
+    from hpsearch.cli.lines import finished_text
     from hpsearch.cli.report import print_search
     from hpsearch.results.reports.document import search_document
 
     print_search(console, search_document(record, best=1))
     asked = record.spec["trials"]
-    text = f"search {record.name} has {record.finished} finished trials ({asked} asked for)."
+    text = f"{finished_text(record)}."
     if record.finished >= asked:
         say(console, f"{text} To add some: the same command with --trials {2 * record.finished}")
     elif stopped and not _stagnates(record):

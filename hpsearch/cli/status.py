@@ -42,12 +42,13 @@ def status_cli(
 
     In another terminal, or on another machine: which trials run there, how they do beside the best
     one, who has fallen silent, and when it ends. Nobody there is disturbed. Without NAME, all
-    searches in a line each, and the one that runs, or that was started last.
+    searches in a line each, and the one that runs, or that was started last. To delete some, see
+    'hpsearch dashboard --allow-write'.
     """
+    from hpsearch.engine.database import open_storage
     from hpsearch.engine.overview import search_summaries
     from hpsearch.engine.place import Place
     from hpsearch.engine.status_reader import StatusReader
-    from hpsearch.engine.storage import open_storage
     from hpsearch.errors import SearchError
 
     if watch and as_json:
@@ -82,8 +83,8 @@ def _wait_for_a_search(
 ) -> tuple[SearchStorage, tuple[SearchSummary, ...]]:
     """The searches, as soon as there is one: in its first seconds a place's first is not stored."""
     from hpsearch.cli.interrupt import stoppable
+    from hpsearch.engine.database import exists, open_storage
     from hpsearch.engine.overview import search_summaries
-    from hpsearch.engine.storage import exists, open_storage
 
     database, told = None, False
     with stoppable(console):

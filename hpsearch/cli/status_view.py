@@ -62,7 +62,8 @@ def advice(status: SearchStatus) -> list[str]:
     """What can be done next, in lines."""
     place = place_options(status.place)
     if status.state == "stopped":
-        return [f"to go on with it:   hpsearch worker {status.name}{place}"]
+        command = f"hpsearch worker {status.name}{place}"
+        return [f"to go on with it:   {command}, or the search's own command again"]
     if status.state == "over" and status.standing.best is not None:
         return [f"to export the best: hpsearch export {status.name}{place}"]
     return []

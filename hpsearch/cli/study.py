@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +21,8 @@ Study = Annotated[
     Path | None,
     typer.Argument(
         metavar="STUDY.py",
-        help="A Python file that sets study = StudySpec(...); see studies/. "
+        help="A Python file that says what to search: from hpsearch import StudySpec; study = "
+        "StudySpec(data='photos', trials=50). help(hpsearch.StudySpec) in Python has the rest. "
         "The options below come before what it says.",
     ),
 ]
@@ -41,8 +42,8 @@ Data = Annotated[
 Families = Annotated[
     list[str] | None,
     typer.Option(
-        help="A model family (see 'hpsearch families'), or a Python file with one of your own; "
-        "give the option again for more.",
+        help="Model families, such as cnn,resnet (see 'hpsearch families'), or a Python file with "
+        "one of your own. Give the option again for more.",
         metavar="FAMILY",
     ),
 ]
@@ -119,7 +120,7 @@ def study_spec(
     reading: DataOptions,
     split: SplitOptions,
     *,
-    families: list[str] | None,
+    families: Sequence[str] | None,
     no_first: bool = False,
     **options: Any,
 ) -> StudySpec:
@@ -131,6 +132,7 @@ def study_spec(
     if no_first:
         spec = dataclasses.replace(spec, first=())
     overrides = parse_overrides(options.pop("overrides"))
+    families = _family_names(families or [])
     spec = _without_families(_giving_way(spec, overrides), families)
     for kind in ("sampler", "pruner"):
         given = parse_settings(f"--{kind}-set", options.pop(f"{kind}_set", None) or [])
@@ -141,10 +143,8 @@ def study_spec(
             **given,
         }
     changes = {name: value for name, value in options.items() if value is not None}
-    if families:  # files of the user's own are found from anywhere afterwards
-        changes["families"] = tuple(
-            str(Path(name).resolve()) if name.endswith(".py") else name for name in families
-        )
+    if families:
+        changes["families"] = families
     if data is not None and study is None and "name" not in changes:
         changes["name"] = ""  # the name follows the data
     changes["data"] = reading.spec(spec.data_spec if data is None else _elsewhere(spec, data))
@@ -165,7 +165,19 @@ def _giving_way(spec: StudySpec, overrides: Mapping[str, Override]) -> StudySpec
     return _filtered(spec, stays)
 
 
-def _without_families(spec: StudySpec, families: list[str] | None) -> StudySpec:
+def _family_names(texts: Sequence[str]) -> tuple[str, ...]:
+    """What --family says, several names with commas; files of the user's own are found from
+    anywhere afterwards.
+    """
+    names = [
+        name.strip()
+        for text in texts
+        for name in ([text] if Path(text).is_file() else text.split(","))
+    ]
+    return tuple(str(Path(name).resolve()) if name.endswith(".py") else name for name in names)
+
+
+def _without_families(spec: StudySpec, families: Sequence[str]) -> StudySpec:
     """The specification without what it says of single families that are not among the given
     ones.
     """
@@ -189,11 +201,17 @@ def _filtered(spec: StudySpec, stays: Callable[[str], bool]) -> StudySpec:
 
 
 def _elsewhere(spec: StudySpec, data: str) -> DataSpec:
-    """The specification's data at another place, with those options that are read there."""
+    """The specification's data at another place, with the options that are read there: those of
+    another kind of source mean something else.
+    """
     from hpsearch.data.sources import source_of
+    from hpsearch.errors import DataError
 
     moved = dataclasses.replace(spec.data_spec, source=data, options={})
-    known = {option.name for option in source_of(moved).options}
+    row = before = source_of(moved)
+    with contextlib.suppress(DataError):  # what is not here may be of any kind
+        before = source_of(spec.data_spec)
+    known = {option.name for option in row.options} if row is before else set()
     options = {name: value for name, value in spec.data_spec.options.items() if name in known}
     return dataclasses.replace(moved, options=options)
 

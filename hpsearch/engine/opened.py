@@ -79,7 +79,7 @@ def open_search(
         left = spec.shares()
         if existing is not None:
             studies = load_studies(spec, data, storage, place=place, marks=not joins)
-            left = {family: _left(studies[family], share) for family, share in left.items()}
+            left = trials_left(studies, left)
         cores = torch.get_num_threads()
         with torch_threads(_threads_then(existing)):
             paces = measure_families(spec, left, views, device, stored_paces(existing))
@@ -115,5 +115,9 @@ def _threads_then(existing: Existing | None) -> int:
     return int(existing.attrs["threads"]) if existing else torch.get_num_threads()
 
 
-def _left(study: optuna.Study, share: int) -> int:
-    return left_to_do(map(trial_state, study.get_trials(deepcopy=False)), share)
+def trials_left(studies: Mapping[str, optuna.Study], shares: Mapping[str, int]) -> dict[str, int]:
+    """By family how many trials of its share are to be done."""
+    return {
+        family: left_to_do(map(trial_state, studies[family].get_trials(deepcopy=False)), share)
+        for family, share in shares.items()
+    }

@@ -30,7 +30,7 @@ from hpsearch.engine.events import (
 )
 from hpsearch.engine.existing import peek, stored_paces
 from hpsearch.engine.open_trials import GRACE_SECONDS
-from hpsearch.engine.opened import Opened, open_search
+from hpsearch.engine.opened import Opened, open_search, trials_left
 from hpsearch.engine.outcome import tidy
 from hpsearch.engine.place import Place
 from hpsearch.engine.presence import new_owner
@@ -261,7 +261,7 @@ def _search(
                     supervisor.run(_jobs(spec, place, crew, devices, grace), storage, stop)
                 else:
                     _work_here(spec, place, devices[0], opened, stop, grace, tell)
-        if stop.interrupted:
+        if stop.interrupted and any(trials_left(studies, spec.shares()).values()):
             raise KeyboardInterrupt
         wait_for_server(place)
         if crew.workers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import importlib.util
@@ -37,6 +36,7 @@ from hpsearch.families._space import (
     settle,
     space_fingerprint,
 )
+from hpsearch.families._unknown import unknown_family, unknown_parameter
 from hpsearch.families._weights import load_weights, resolve_weights
 from hpsearch.names import family_label
 from hpsearch.training.init import initialise
@@ -94,7 +94,8 @@ def get_family(name: str) -> Family:
     if name.endswith(".py") and family_label(name):
         path = Path(name)
         if not path.is_file():
-            raise SpaceError(f"there is no family file {name}; known families: {_known()}")
+            known = ", ".join(family_names())
+            raise SpaceError(f"there is no family file {name}; known families: {known}")
         if path.stem in family_names():
             raise SpaceError(
                 f"family file {name} is called as a family of hpsearch, {path.stem}; rename it"
@@ -102,15 +103,9 @@ def get_family(name: str) -> Family:
         return _from_file(str(path.resolve()), path.stat().st_mtime_ns)
     loaded = not name.startswith("_") and f"{__name__}.{name}" in sys.modules
     if not loaded and name not in family_names():
-        raise SpaceError(
-            f"unknown family {name!r}; known: {_known()}; a file of your own ends in .py"
-        )
+        raise unknown_family(name, family_names())
     family: Family = importlib.import_module(f"{__name__}.{name}").FAMILY
     return family
-
-
-def _known() -> str:
-    return ", ".join(family_names())
 
 
 @functools.cache
@@ -201,12 +196,7 @@ def families_with(key: str, families: tuple[str, ...], shape: ImageShape) -> dic
     spaces = {family: whole_space(family, shape) for family in meant}
     rows = {family: space[name] for family, space in spaces.items() if name in space}
     if not rows:
-        known = sorted({row for space in spaces.values() for row in space})
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise SpaceError(
-            f"unknown parameter {key!r}; {hint}{', '.join(labels)} have {', '.join(known)}"
-        )
+        raise unknown_parameter(key, [family_label(family) for family in meant], spaces.values())
     return rows
 
 

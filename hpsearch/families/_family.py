@@ -121,6 +121,7 @@ def ask_start(
     family: str,
     presets: Mapping[str, Options] | None = None,
     pretrained: str | None = None,
+    transfers: bool = True,
 ) -> Start:
     """Asks where a model starts from: a preset, weights, and the size of the images. By default
     none of these is searched.
@@ -129,6 +130,7 @@ def ask_start(
         shape: of the data's images.
         pretrained: the default of `weights`, for a family with published ones: "imagenet" or
             "none". None: there are none, and only exports can be started from.
+        transfers: False: the model is a head alone, which takes no weights over.
 
     Raises:
         InfeasibleError: a preset together with an export, which has options of its own.
@@ -140,16 +142,19 @@ def ask_start(
         options = presets[name] if name else None
     sources = (NO_WEIGHTS,) if pretrained is None else ("imagenet", NO_WEIGHTS)
     usual = pretrained or NO_WEIGHTS
-    possible = s.choices("weights", sources, open=True, off=usual)
-    source = s.categorical(
-        "weights",
-        sources,
-        open=True,
-        off=usual,
-        help="what training starts from: "
-        + ("" if pretrained is None else "imagenet or another name of torchvision's weights, ")
-        + "an export of this family, or none",
-    )
+    possible: tuple[str, ...] = sources
+    source = NO_WEIGHTS
+    if transfers:
+        possible = s.choices("weights", sources, open=True, off=usual)
+        source = s.categorical(
+            "weights",
+            sources,
+            open=True,
+            off=usual,
+            help="what training starts from: "
+            + ("" if pretrained is None else "imagenet or another name of torchvision's weights, ")
+            + "an export of this family, or none",
+        )
     weights = None if source == NO_WEIGHTS else source
     info = None
     if weights is not None and (pretrained is None or not is_published(weights)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -157,6 +158,7 @@ class Parameter:
             if isinstance(bound, str):
                 raise SpaceError(
                     f"{self.name} must be a number, {least:g} to {most:g}, but got {bound!r}"
+                    f"{_range_hint(bound)}"
                 )
             if not is_number or not least <= bound <= most:  # type: ignore[operator]
                 limits = f"within {least:g} to {most:g}" if most < math.inf else f"from {least:g}"
@@ -228,6 +230,14 @@ def listed_values(values: Iterable[ParamValue]) -> str:
 def format_list(items: Iterable[ParamValue]) -> str:
     """A list as it is written in overrides, trials and tables: 512/256/128."""
     return "/".join(str(item) for item in items)
+
+
+_LIKE_A_RANGE = re.compile(r"\s*([\d.]+(?:e-?\d+)?)\s*(?:-|:|to|\.\.\.)\s*([\d.]+(?:e-?\d+)?)\s*")
+
+
+def _range_hint(text: str) -> str:
+    ends = _LIKE_A_RANGE.fullmatch(text.lower())
+    return f"; a range is written {ends[1]}..{ends[2]}" if ends else ""
 
 
 def _show(override: object) -> str:

@@ -58,6 +58,7 @@ class WeightsInfo:
         input: the images that the weights were trained on. A file does not say; they are taken to
             be like those of the published weights of the same network and, where there are none,
             no more than that they have 3 channels is known.
+        is_head: an export of a model that is a head alone.
     """
 
     source: str
@@ -66,6 +67,7 @@ class WeightsInfo:
     options: Options | None
     family: str
     input: InputConfig
+    is_head: bool = False
 
 
 def weights_info(source: str, *, family: str, published: str | None) -> WeightsInfo:
@@ -93,9 +95,12 @@ def weights_info(source: str, *, family: str, published: str | None) -> WeightsI
     path = _path(source, published)
     info = _file_info(path, file_stamp(path), published)
     if info.kind == "export" and family_label(info.family) != family_label(family):
+        way_out = f"search {info.family} with them"
+        if info.is_head:
+            way_out = "of that one, a head alone, nothing can be taken over"
         raise ConfigError(
             f"weights {source!r} are an export of the family {info.family}, but the model is of "
-            f"the family {family}; search {info.family} with them"
+            f"the family {family}; {way_out}"
         )
     return dataclasses.replace(info, source=source)
 
@@ -252,6 +257,7 @@ def _file_info(path: Path, stamp: Stamp | None, published: str | None) -> Weight
                 mean=preprocessing.mean,
                 std=preprocessing.std,
             ),
+            is_head=len({name.split(".")[1] for name in checkpoint.state}) == 1,
         )
     state = checked_state(path, content)
     return WeightsInfo(

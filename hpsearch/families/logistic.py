@@ -21,7 +21,7 @@ class LogisticOptions(JsonConfig):
 
 def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
     """How it is trained is all there is to search."""
-    start = ask_start(s, shape, family="logistic")
+    start = ask_start(s, shape, family="logistic", transfers=False)
     return suggest_training(s, start, options=LogisticOptions().to_dict(), augment=("translate",))
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from hpsearch import load_search
 from hpsearch.cli.ablate import parse_vary
 from hpsearch.cli.main import main
-from hpsearch.engine.records import SPLIT
+from hpsearch.engine.place import SPLIT
 from hpsearch.errors import HpsearchError
 
 Run = Callable[[str], tuple[int, str, str]]

@@ -133,6 +133,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("search --name hpsearch.db", ["'hpsearch.db'", "--name"]),
         ("search --data tiny.npz", ["2x2", "1x1", "logistic"]),
         ("search tiny.npz", ["tiny.npz", "no study file", "--data"]),
+        ("search photos", ["photos is no study file", "--data photos"]),
+        ("search --memory-format nhwc", ["error: --memory-format must be auto,", "'nhwc'"]),
+        ("search --on-error maybe", ["error: --on-error must be fail or skip", "'maybe'"]),
+        ("search --set epochs=-1", ["error: epochs must"]),
         ("search --data folder.d", ["folder.d", "no images"]),
         ("search exits.py", ["exits.py", "SystemExit"]),
         ("search --dry-run --runs in_the_way/runs", ["in_the_way", "cannot be written"]),
@@ -141,8 +145,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("search --epochs -3", ["epochs", "-3"]),
         ("search --name ../up", ["'../up'", "--name"]),
         ("search --precision fp7", ["precision", "'fp7'"]),
-        ("search --checkpoint-every -1", ["checkpoint_every", "-1"]),
-        ("search --non-finite stop", ["non_finite", "'stop'"]),
+        ("search --checkpoint-every -1", ["--checkpoint-every", "-1"]),
+        ("search --non-finite stop", ["--non-finite", "'stop'"]),
         ("search --artifacts some", ["artifacts", "all, best or none", "'some'"]),
         (
             "search --objective accuracy",
@@ -150,7 +154,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("search --device tpu", ["'tpu'", "cuda:N"]),
         ("search --device cuda:99", ["'cuda:99'", "cpu"]),
-        ("search nothing.py", ["nothing.py", "studies/"]),
+        ("search nothing.py", ["nothing.py", "no such file"]),
         ("search raises.py", ["raises.py, line 2", "ZeroDivisionError"]),
         ("search --runs in_the_way/runs", ["in_the_way", "cannot be written", "--runs"]),
         ("report", ["no searches in runs", "hpsearch search"]),
@@ -162,14 +166,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("dashboard", ["no searches in runs"]),
         (
             f"search {SMALL} --runs RUNS --epochs 3",
-            ["epochs (2 then, 3 now)", "give it what it had then", "--name digits-2"],
+            ["epochs (2 then, 3 now)", "hpsearch worker digits", "--name digits-2"],
         ),
         (f"search {SMALL} --runs RUNS --split-seed 3", ["split", "--name digits-2"]),
         (
             f"search {SMALL} --runs RUNS --objective val_loss",
             ["objective (val_accuracy then, val_loss now)", "--name digits-2"],
         ),
-        (f"search {SMALL} --runs RUNS --set lr=1e-3", ["space of logistic", "--name digits-2"]),
+        (
+            f"search {SMALL} --runs RUNS --set lr=1e-3",
+            ["lr (not given then, 0.001 now)", "--name digits-2"],
+        ),
     ],
 )
 def test_bad_input_gets_one_line_and_leaves_nothing(
@@ -223,6 +230,13 @@ def test_a_dry_run_estimates_and_writes_nothing(run: Run, tmp_path: Path) -> Non
     assert re.search(r"one epoch .*: logistic .* ms, mlp .* ms", out)
     assert "4 trials to do" in out
     assert files(tmp_path) == []
+    first, *others = out.splitlines()
+    assert first.startswith("search digits, on digits: 8x8x1, 10 classes, 1077 train + 360 valid")
+    assert "4 trials of 2 epochs, chosen by tpe, pruned by median, ranked by val_accuracy" in others
+    assert any(re.match(r"logistic: 8 parameters searched: .*\blr\b", line) for line in others)
+    # A search says the same of its data.
+    _, out, _ = run(f"search {SMALL}")
+    assert out.splitlines()[0] == first
 
 
 def test_options_change_what_a_study_file_says(run: Run, tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def test_only_as_many_epochs_of_the_best_are_looked_at() -> None:
 @pytest.mark.parametrize(
     ("ahead", "short", "long"),
     [
-        (0.034, "3.40 ahead", "3.40 ahead of the best"),
-        (-0.034, "3.40 behind", "3.40 behind the best"),
+        (0.034, "3.40 ahead", "3.40 points ahead of the best"),
+        (-0.034, "3.40 behind", "3.40 points behind the best"),
         (0.00001, "level", "level with the best"),
         (None, "", ""),
     ],

@@ -67,7 +67,11 @@ class TestFamilies:
     @pytest.mark.parametrize(
         ("command", "named"),
         [
-            ("families renset", "'renset'"),
+            ("families renset", "'renset'; did you mean 'resnet'?"),
+            (
+                "families resnet --preset stl4",
+                "resnet has none; these families have some: cnn, mlp",
+            ),
             ("families cnn --preset stl5", "'stl5'"),
             ("families cnn --preset stl4 --image-size 40", "at least"),
             ("families cnn --image-size 0", "0"),
@@ -103,6 +107,9 @@ class TestSpace:
         assert all(row["help"] for row in rows.values())
         assert rows["lr"]["scale"] == "log"
 
+    def test_gray_images_are_asked_for_as_everywhere(self, run: Run) -> None:
+        assert run("space mlp --gray") == run("space mlp --channels 1") != run("space mlp")
+
     def test_conditions_and_what_can_be_switched_on(self, run: Run) -> None:
         rows = {row["name"]: row for row in json.loads(run("space cnn --json")[1])}
         assert rows["momentum"]["condition"]["optimizer"] == ["sgd"]
@@ -134,6 +141,17 @@ class TestCheck:
         assert (code, err) == (1, "")
         assert "mlp: FAILED to learn 20 images by heart (300 epochs" in out
         assert "the learning rate 1e-09 of adamw" in out
+
+    def test_a_trial_is_checked_on_the_data_of_its_search(self, run: Run) -> None:
+        made = "search --data digits --size 10 --split-seed 3 --family logistic --trials 1"
+        assert run(f"{made} --epochs 1 --name small --artifacts none")[0] == 0
+        code, out, err = run("check --trial logistic-0")
+        assert (code, err) == (0, "")
+        assert "logistic-0: ok" in out
+        assert run("check --name small --trial logistic-0")[0] == 0
+        code, _, err = run("check --name small --trial logistic-0 --data digits")
+        assert code == 2
+        assert "was made with other data than these" in err
 
     def test_as_json(self, run: Run) -> None:
         code, out, _ = run("check --family mlp --json")

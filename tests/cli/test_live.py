@@ -279,7 +279,7 @@ class TestStory:
 
     def test_plain_lines_tell_everything(self) -> None:
         lines = plain(*STORY)
-        assert lines[0].startswith("search digits: digits: 8x8x1, 10 classes")
+        assert lines[0].startswith("search digits, on digits: 8x8x1, 10 classes")
         assert lines[4:8] == [f"worker {number} started on cpu" for number in (1, 2, 3, 4)]
         assert lines[8].startswith(
             "[1/30] logistic-0 complete  validation 93.00 %  20 epochs in 12.0 s  "
@@ -390,6 +390,17 @@ def test_it_fits_every_terminal(width: int, height: int, workers: int, families:
     assert re.search(rf"best +family0-99\b.*epoch{end}", text, flags=re.DOTALL)
 
 
+def test_what_is_done_after_the_last_trial_is_said() -> None:
+    events = [TrialFinished(trial=trial(f"mlp-{number}")) for number in range(30)]
+    view = live(search_started(), *events[:-1])
+    assert "writing" not in "\n".join(screen(view))
+    view.watch(events[-1])
+    (line,) = (line for line in screen(view) if "30/30 trials" in line)
+    assert "writing notes and plots ..." in line
+    view.__exit__(None, None, None)
+    assert "writing" not in "\n".join(screen(view))
+
+
 class TestBesideTheBest:
     """Running trials on the scale of the best one, and by how much they are ahead of it."""
 
@@ -411,9 +422,9 @@ class TestBesideTheBest:
 
     def test_it_is_told_who_is_ahead_after_as_many_epochs(self) -> None:
         rows = self.rows()
-        assert " 3.00 behind the best " in rows["mlp-1"]
-        assert " 20.00 ahead of the best " in rows["mlp-2"]  # its best epoch counts
-        assert " 5.00 ahead of the best " in rows["mlp-3"]
+        assert " 3.00 points behind the best " in rows["mlp-1"]
+        assert " 20.00 points ahead of the best " in rows["mlp-2"]  # its best epoch counts
+        assert " 5.00 points ahead of the best " in rows["mlp-3"]
         assert " 5.00 ahead  " in self.rows(width=90)["mlp-3"]
         level = self.rows(epoch("mlp-3", 2, 0.2))
         assert " level with the best " in level["mlp-3"]

@@ -16,6 +16,7 @@ from hpsearch import StudySpec
 from hpsearch.cli.main import app
 from hpsearch.cli.options import DataOptions, SplitOptions
 from hpsearch.cli.study import parse_settings, study_spec
+from hpsearch.cli.usage import study_defaults
 from hpsearch.engine.pruners import PRUNERS
 from hpsearch.engine.samplers import SAMPLERS
 from hpsearch.errors import SearchError
@@ -244,6 +245,26 @@ def test_the_help_names_every_row_of_the_tables() -> None:
     ):
         for row in rows:
             assert row.name in options()[option].help
+
+
+def test_the_help_has_the_defaults_of_the_specification(run: Run) -> None:
+    fields = {field.name: field.default for field in dataclasses.fields(StudySpec)}
+    plain = {name: value for name, value in fields.items() if isinstance(value, int | str)}
+    del plain["objective"]  # which the source has as a name
+    assert study_defaults().items() >= plain.items()
+    assert study_defaults()["family"] == ",".join(StudySpec().families)
+    text = " ".join(run("search --help")[1].split())
+    for option in ("trials", "sampler", "keep", "attempts", "seed", "checkpoint_every"):
+        told = text.partition(f"--{option.replace('_', '-')} ")[2].partition(" --")[0]
+        assert told.endswith(f"[default: {fields[option]}]")
+    assert "[default: 30]" not in run("ablate --help")[1]
+
+
+def test_families_may_have_commas_as_objectives_have(tmp_path: Path) -> None:
+    own = tmp_path / "my,net.py"
+    own.touch()
+    spec = spec_of(families=["cnn, mlp", str(own)])
+    assert spec.families == ("cnn", "mlp", str(own.resolve()))
 
 
 def test_defaults_live_in_the_specification_alone() -> None:

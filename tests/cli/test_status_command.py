@@ -27,10 +27,10 @@ from rich.console import Console
 from hpsearch import StudySpec, search
 from hpsearch.cli.main import main
 from hpsearch.cli.status_view import advice, changed_line, framed_status, status_lines
+from hpsearch.engine.database import create_storage
 from hpsearch.engine.place import Place
 from hpsearch.engine.status import RunningTrial, SearchStatus
 from hpsearch.engine.status_reader import search_status
-from hpsearch.engine.storage import create_storage
 from hpsearch.training.gpu import GpuLoad
 
 Run = Callable[[str], tuple[int, str, str]]
@@ -188,7 +188,8 @@ class TestFrame:
         paused = dataclasses.replace(running(over, 6).trial, state="paused")
         stopped = dataclasses.replace(over, state="stopped", idle=(idle, paused))
         assert advice(stopped) == [
-            f"to go on with it:   hpsearch worker second --runs {over.place.runs}"
+            f"to go on with it:   hpsearch worker second --runs {over.place.runs}, or the search's "
+            "own command again"
         ]
         text = screen(stopped)
         assert "search second: nobody runs it" in text
@@ -234,7 +235,9 @@ class TestFrame:
             "ends about 16:30"
         )
         (line,) = (line for line in lines if line.startswith("running: "))
-        assert re.match(r"running: \w+-5 epoch 5/60 validation 40.00 %  \d+\.\d\d behind", line)
+        assert re.match(
+            r"running: \w+-5 epoch 5/60 validation 40.00 %  \d+\.\d\d points behind", line
+        )
         assert line.endswith("  node1, cpu (2 threads)  12.0 s  silent for 45 s")
         assert re.match(
             r"\[2/2\] running: \w+-5 epoch 5/60 .*  about 2 h 00 min left, ends about 16:30$",

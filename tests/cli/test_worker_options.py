@@ -141,9 +141,11 @@ def test_a_worker_says_how_it_ended(
         return record
 
     monkeypatch.setattr(engine, "join", join)
-    line = "search digits has 1 finished trials (1 asked for)"
-    assert run("worker digits")[1] == f"{line}\n"
-    assert run("worker stopped")[1].endswith(f"\n{line}; stopped: after 2 s\n")
+    line = "search digits has 1 finished trial (1 asked for)"
+    out = run("worker digits")[1]
+    assert out.startswith(f"{line}\nto add some: the search's own command with --trials 2\n")
+    assert "hpsearch export digits" in out
+    assert f"\n{line}; stopped: after 2 s\n" in run("worker stopped")[1]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_why_a_search_ended_early(
     asked = dataclasses.replace(record, spec={**record.spec, "trials": 2, **spec})
     _print_end(Console(width=200), asked, stopped=stopped)
     out = capsys.readouterr().out
-    assert "has 1 finished trials (2 asked for). " in out
+    assert "has 1 finished trial (2 asked for). " in out
     assert end in out
 
 

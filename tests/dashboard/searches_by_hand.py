@@ -13,8 +13,8 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna_dashboard import save_note
 from PIL import Image
 
+from hpsearch.engine.database import create_storage
 from hpsearch.engine.place import Place, study_name
-from hpsearch.engine.storage import create_storage
 
 SCRIPT = "<script>document.title = 'owned'</script>"
 MARKUP = f"a class called {SCRIPT} <img src=x onerror=\"document.title='owned'\">"

@@ -14,8 +14,8 @@ from searches_by_hand import add_trial, make_search
 
 from hpsearch.dashboard import storage as module
 from hpsearch.dashboard.storage import BrowsedStorage
+from hpsearch.engine.database import create_storage, open_storage
 from hpsearch.engine.place import Place
-from hpsearch.engine.storage import create_storage, open_storage
 from hpsearch.errors import SearchError
 
 

@@ -15,8 +15,8 @@ import pytest
 from searches_by_hand import add_trial, make_search
 
 from hpsearch.dashboard.server import DashboardServer
+from hpsearch.engine.database import create_storage
 from hpsearch.engine.place import Place
-from hpsearch.engine.storage import create_storage
 from hpsearch.errors import SearchError
 
 

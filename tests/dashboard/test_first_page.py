@@ -10,8 +10,8 @@ from hpsearch.dashboard.app import Dashboard
 from hpsearch.dashboard.first_page import first_page
 from hpsearch.dashboard.storage import BrowsedStorage
 from hpsearch.engine.artifacts import ArtifactFiles
+from hpsearch.engine.database import create_storage
 from hpsearch.engine.place import Place
-from hpsearch.engine.storage import create_storage
 from hpsearch.errors import SearchError
 
 

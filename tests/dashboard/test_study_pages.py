@@ -17,8 +17,8 @@ from hpsearch.dashboard import studies as module
 from hpsearch.dashboard.app import Dashboard
 from hpsearch.dashboard.storage import BrowsedStorage
 from hpsearch.engine.artifacts import ArtifactFiles
+from hpsearch.engine.database import create_storage, open_storage
 from hpsearch.engine.place import Place
-from hpsearch.engine.storage import create_storage, open_storage
 
 
 def ours(place: Place) -> Dashboard:

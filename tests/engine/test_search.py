@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -169,6 +170,18 @@ def test_an_interrupted_search_ends_as_the_uninterrupted_one(
         with pytest.raises(KeyboardInterrupt):
             search(SMALL, runs=tmp_path, device="cpu", watch=Interrupt(kind, at))
     assert outcome(search(SMALL, runs=tmp_path, device="cpu")) == outcome(uninterrupted)
+
+
+def test_ctrl_c_after_the_last_trial_stops_nothing(tmp_path: Path) -> None:
+    def watch(event: Event) -> None:
+        if isinstance(event, TrialFinished):
+            signal.raise_signal(signal.SIGINT)
+
+    spec = StudySpec(families=("logistic",), trials=2, epochs=1, artifacts="none")
+    with pytest.raises(KeyboardInterrupt):
+        search(spec, runs=tmp_path, device="cpu", watch=watch)
+    assert load_search(tmp_path).finished == 1
+    assert search(spec, runs=tmp_path, device="cpu", watch=watch).finished == 2
 
 
 @pytest.mark.parametrize("method", ["suggest_categorical", "suggest_float", "set_user_attr"])

@@ -26,7 +26,9 @@ from hpsearch.families import (
     space_fingerprint,
     space_of,
     suggest_config,
+    whole_space,
 )
+from hpsearch.families._unknown import _OTHERWISE
 from hpsearch.training.optimizers import optimizer_info
 
 SHAPE = ImageShape(8, 8, 1)
@@ -277,9 +279,31 @@ class TestCheckOverrides:
     def test_a_name_may_be_in_some_of_the_families_only(self) -> None:
         check_overrides(("logistic", "mlp", "cnn"), SHAPE, {"layers": 2, "convs": 1, "lr": 1e-3})
 
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [
+            ("learning_rate", "lr"),
+            ("Weight-Decay", "weight_decay"),
+            ("wd", "weight_decay"),
+            ("batch", "batch_size"),
+            ("mlp.epoch", "epochs"),
+        ],
+    )
+    def test_what_is_called_otherwise_elsewhere_is_known(self, name: str, meant: str) -> None:
+        told = f"unknown parameter '{name}'; did you mean '{meant}'?"
+        with pytest.raises(SpaceError, match=told) as caught:
+            check_overrides(("mlp", "cnn"), SHAPE, {name: 1})
+        assert len(str(caught.value)) < 150
+
+    def test_all_other_names_mean_parameters_of_a_family(self) -> None:
+        shape = ImageShape(64, 64, 3)
+        known = {name for family in CLASSIC for name in whole_space(family, shape)}
+        assert set(_OTHERWISE.values()) <= known
+        assert not set(_OTHERWISE) & known
+
     def test_a_name_that_none_has_is_named_beside_all_that_there_are(self) -> None:
-        with pytest.raises(SpaceError, match="'learning_rate'") as caught:
-            check_overrides(("logistic", "mlp"), SHAPE, {"learning_rate": 1e-3})
+        with pytest.raises(SpaceError, match="mlp have") as caught:
+            check_overrides(("logistic", "mlp"), SHAPE, {"speed": 1e-3})
         for row in (*space_of("logistic", SHAPE), *space_of("mlp", SHAPE)):
             assert row.name in str(caught.value)
         with pytest.raises(SpaceError, match="'convs'"):
@@ -294,7 +318,9 @@ class TestCheckOverrides:
             ({"optimizer": "lion"}, "optimizer must be one of adamw, sgd, .*, but got 'lion'"),
             ({"ema": 1.0}, "ema must be within 0 to 0.999999, but got 1.0"),
             ({"weight_decay": Range(0.0, 0.1)}, "weight_decay .* log scale.* above 0"),
-            ({"rotate": "a"}, "rotate must be a number, 0 to 180, but got 'a'"),
+            ({"rotate": "a"}, "rotate must be a number, 0 to 180, but got 'a'$"),
+            ({"lr": "1e-4-1e-2"}, r"but got '1e-4-1e-2'; a range is written 1e-4\.\.1e-2"),
+            ({"speed": 1}, "unknown parameter 'speed'; cnn has activation, "),
             ({"lr_ladder": "search"}, "lr_ladder is a list.*lr_ladder=0.01/0.001"),
             ({"lr_ladder": "0.1/fast"}, "lr_ladder must be a list.*'0.1/fast'"),
             ({"dropout_rates": [0.5, 2.0]}, "dropout_rates must be a list.* 0 to 0.95"),

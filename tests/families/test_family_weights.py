@@ -34,6 +34,7 @@ from hpsearch.families import (
     get_family,
     initial_model,
     resolve_config,
+    whole_space,
 )
 from hpsearch.families._published import is_published
 from hpsearch.families._transfer import without_head
@@ -771,7 +772,8 @@ MLP: dict[str, Any] = {"family": "mlp", "published": None}
 def export(folder: Path, config: TrainConfig = EXPORTED, *, seed: int = 3) -> StagedModel:
     """Writes what an export's folder has to have, and returns the model."""
     folder.mkdir(exist_ok=True)
-    model = build_model(dataclasses.replace(EXPORTED, seed=seed), SHAPE, 4)
+    made = config if config.family == "logistic" else EXPORTED
+    model = build_model(dataclasses.replace(made, seed=seed), SHAPE, 4)
     checkpoint = Checkpoint(
         state=model.state_dict(),
         config=config,
@@ -825,6 +827,14 @@ class TestExport:
         loaded = copy_of(model)
         assert same({name: fresh[name] for name in head}, loaded) == head
         assert set(loaded) - head == same({n: exported[n] for n in set(loaded) - head}, loaded)
+
+    def test_of_a_head_alone_nothing_is_taken_over(self, tmp_path: Path) -> None:
+        assert "weights" not in whole_space("logistic", SHAPE)
+        logistic = dataclasses.replace(EXPORTED, family="logistic", options={})
+        export(tmp_path / "best", logistic)
+        told = refused(lambda: info(tmp_path / "best", **MLP), ConfigError)
+        assert "an export of the family logistic" in told
+        assert "a head alone, nothing can be taken over" in told
 
     @pytest.mark.parametrize(
         ("exported", "asked"), [("mlp", "cnn"), ("cnn", "mlp"), ("net.py", "mlp")]

@@ -14,7 +14,6 @@ from hpsearch.data.checks.run import (
     check_images,
     sizes_of_files,
     store_report,
-    stored_report,
     with_source,
 )
 from hpsearch.data.checks.sizes import cut_findings
@@ -104,14 +103,6 @@ def _whole(
     gray = dataset.shape.channels == 1
     stretched = dataclasses.replace(spec, fit="stretch", size=size, gray=gray)
     return load_catalog(catalog, stretched, watch=watch)
-
-
-def data_warnings(dataset: ImageDataset, split: Split) -> tuple[str, ...]:
-    """What a check found to be wrong: the stored one of this data and split, or a cheap one."""
-    report = stored_report(dataset.fingerprint, split.fingerprint, cache_folder())
-    if report is None:
-        report = check_images(dataset, split, cheap=True)
-    return tuple(item.message for item in report.findings if item.severity != "note")
 
 
 def unlabelled_images(
