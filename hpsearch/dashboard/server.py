@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 import os
 import secrets
 import socket
@@ -90,6 +91,8 @@ class DashboardServer:
                 writable=writable,
                 cookie=f"hpsearch-{self.port}",
             )
+            # It warns of each request that waits for a thread, on the user's terminal.
+            logging.getLogger("waitress.queue").setLevel(logging.ERROR)
             self._sockets: dict[int, Any] = {}
             self._server = waitress.server.create_server(
                 guard,
