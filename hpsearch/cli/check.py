@@ -23,7 +23,8 @@ from hpsearch.cli.options import (
 )
 from hpsearch.cli.progress import progress_line
 from hpsearch.cli.study import Data, Families, NoFirst, Set, Study, study_spec
-from hpsearch.cli.text import counted, duration, say
+from hpsearch.cli.text import duration, say
+from hpsearch.data.words import plural
 
 if TYPE_CHECKING:
     from hpsearch.engine.overfit import OverfitCheck
@@ -116,7 +117,7 @@ def _stored_study(
 
 
 def _print_result(console: Console, result: OverfitCheck) -> None:
-    took = f"{counted(result.epochs, 'epoch')}, {duration(result.seconds)}"
+    took = f"{plural(result.epochs, 'epoch')}, {duration(result.seconds)}"
     if result.passed:
         say(console, f"{result.name}: ok, knows all {result.images} images by heart ({took})")
         return

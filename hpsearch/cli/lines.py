@@ -9,12 +9,12 @@ from typing import Any
 from hpsearch.cli.state import Running, SearchState
 from hpsearch.cli.text import (
     count_of,
-    counted,
     duration,
     end_time,
     objective_name,
     objective_value,
 )
+from hpsearch.data.words import plural
 from hpsearch.engine.events import (
     DatabaseAway,
     FamilyEstimate,
@@ -91,7 +91,7 @@ def workers_lines(workers: int, threads: int, why: str = "") -> list[str]:
     """How many workers there are, and why; nothing where that goes without saying."""
     if not workers:
         return [f"trials run one after the other: {why}"] if why else []
-    line = f"{counted(workers, 'worker')} with {counted(threads, 'thread')}"
+    line = f"{plural(workers, 'worker')} with {plural(threads, 'thread')}"
     return [line + (" each" if workers > 1 else "") + (f": {why}" if why else "")]
 
 
@@ -111,7 +111,7 @@ def estimate_lines(estimates: tuple[FamilyEstimate, ...], *, workers: int = 0) -
     by = f" by {workers} workers" if workers > 1 else ""
     return [
         f"one epoch (measured on each family's default): {each}",
-        f"{counted(trials, 'trial')} to do: about {duration(total)}{by} without pruning",
+        f"{plural(trials, 'trial')} to do: about {duration(total)}{by} without pruning",
     ]
 
 
@@ -142,7 +142,7 @@ def trial_line(trial: TrialRecord, state: SearchState) -> str:
     parts = [
         f"[{standing.finished}/{record.spec['trials']}] {trial.name} {trial.state}",
         f"{objective_name(objective)} {objective_value(objective, trial.value)}",
-        f"{counted(trial.epochs, 'epoch')} in {duration(trial.seconds)}",
+        f"{plural(trial.epochs, 'epoch')} in {duration(trial.seconds)}",
         trial.failure or trial.note,
         best_text(state),
         f"{duration(state.seconds_left())} left",
@@ -248,5 +248,5 @@ def stopping_line(reason: str) -> str:
 
 def finished_text(record: SearchRecord) -> str:
     """How many trials a search has of those that were asked for."""
-    finished = counted(record.finished, "finished trial")
+    finished = plural(record.finished, "finished trial")
     return f"search {record.name} has {finished} ({record.spec['trials']} asked for)"

@@ -19,7 +19,8 @@ from hpsearch.cli import lines
 from hpsearch.cli.layout import FRAME, Layout, Totals, TrialRow, framed
 from hpsearch.cli.options import INTERRUPTED
 from hpsearch.cli.state import Running, SearchState
-from hpsearch.cli.text import counted, duration, redraws, say
+from hpsearch.cli.text import duration, redraws, say
+from hpsearch.data.words import plural
 from hpsearch.engine.events import (
     DatabaseAway,
     Event,
@@ -263,7 +264,7 @@ class LiveView:
     ) -> Totals:
         state = self._state
         notes = [
-            f"{counted(len(workers), 'worker')} {what}"
+            f"{plural(len(workers), 'worker')} {what}"
             for what, workers in (("starting", state.starting), ("waiting", state.waiting))
             if self._open and workers
         ]

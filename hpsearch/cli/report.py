@@ -25,6 +25,7 @@ from hpsearch.cli.text import (
     tell,
     time_of,
 )
+from hpsearch.data.words import plural
 
 if TYPE_CHECKING:
     from hpsearch.training.objectives import Objective
@@ -247,15 +248,16 @@ def _troubles(document: dict[str, Any]) -> Iterator[str]:
     if document["infeasible"]:
         first, count = document["infeasible"][0], len(document["infeasible"])
         yield (
-            f"{count} infeasible {'configuration' if count == 1 else 'configurations'}, which are "
-            f"not counted as trials; the first, {first['trial']}: {first['reason']}"
+            f"{plural(count, 'infeasible configuration')}, which are not "
+            f"counted as trials; the first, {first['trial']}: {first['reason']}"
         )
     if document["duplicates"]:
         count = len(document["duplicates"])
-        configurations, were = (
-            ("configuration", "was") if count == 1 else ("configurations", "were")
+        were = "was" if count == 1 else "were"
+        yield (
+            f"{plural(count, 'configuration')} had been measured already and {were} not measured "
+            "again"
         )
-        yield f"{count} {configurations} had been measured already and {were} not measured again"
     for state in ("interrupted", "paused"):
         if document[state]:
             yield f"{len(document[state])} {state}: {', '.join(document[state])}"

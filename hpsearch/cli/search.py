@@ -33,7 +33,8 @@ from hpsearch.cli.study import (
     Study,
     study_spec,
 )
-from hpsearch.cli.text import counted, output, say
+from hpsearch.cli.text import output, say
+from hpsearch.data.words import plural
 
 if TYPE_CHECKING:
     from hpsearch.engine.records import SearchRecord
@@ -186,13 +187,13 @@ def _print_plan(console: Console, planned: SearchPlan) -> None:
     pruned = spec.pruner != "none" and len(spec.objectives) == 1
     say(
         console,
-        f"{counted(spec.trials, 'trial')} of {counted(spec.epochs, 'epoch')}, chosen by "
+        f"{plural(spec.trials, 'trial')} of {plural(spec.epochs, 'epoch')}, chosen by "
         f"{spec.sampler}, {f'pruned by {spec.pruner}' if pruned else 'not pruned'}, ranked by "
         f"{spec.objective}",
     )
     for family, space in planned.spaces.items():
         names = ", ".join(row.name for row in space)
-        searched = counted(len(space), "parameter")
+        searched = plural(len(space), "parameter")
         say(console, f"{family_label(family)}: {searched} searched: {names}")
     for line in estimate_lines(planned.estimates):
         say(console, line)

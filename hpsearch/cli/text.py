@@ -53,11 +53,6 @@ def count_of(times: int) -> str:
     return "once" if times == 1 else f"{times} times"
 
 
-def counted(count: int, noun: str) -> str:
-    """1 worker, 2 workers."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
 def end_time(seconds: float, now: datetime.datetime) -> str:
     """The time of day after so many seconds, with the date where that is another one; empty where
     it is too far away to be told.

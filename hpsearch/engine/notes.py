@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpsearch.data.words import plural
 from hpsearch.engine.place import Place, study_name
 from hpsearch.engine.policy_options import find_row
 from hpsearch.engine.pruners import PRUNERS
@@ -147,7 +148,7 @@ def _ending(trial: TrialRecord, why: str) -> str:
     """How the trial ended, in a sentence or two."""
     objective = objective_info(trial.objective)
     value = objective_value(objective, trial.value)
-    epochs = f"{trial.epochs:,} epoch{'' if trial.epochs == 1 else 's'}"
+    epochs = plural(trial.epochs, "epoch")
     best = "" if trial.value is None else f" Its best {objective.label} was {value}"
     best += f", after epoch {trial.best_epoch}." if best else ""
     if trial.state == "complete":

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from hpsearch.data.words import plural
 from hpsearch.engine.policy_options import Values
 from hpsearch.training.objectives import Objective
 from hpsearch.training.units import objective_value
@@ -71,7 +72,7 @@ def below_percentile(values: Values, trial: PrunedTrial) -> str:
     if not (trial.best < limit if rises else trial.best > limit):
         return ""
     count = len(others)
-    of = f"{count} complete trial{'s' if count > 1 else ''} at that epoch"
+    of = f"{plural(count, 'complete trial')} at that epoch"
     what = f"the median of {of}" if share == 50 else f"what the best {share:g} % of {of} had"
     return (
         f"after epoch {trial.epoch} its best {trial.objective.label} so far, "
@@ -83,7 +84,7 @@ def without_gain(values: Values, trial: PrunedTrial) -> str:
     """For the pruner that waits first."""
     reason = below_percentile({}, trial)
     epochs = values["patience"] + 1
-    gain = f"it had not got better for {epochs} epoch{'s' if epochs > 1 else ''}"
+    gain = f"it had not got better for {plural(epochs, 'epoch')}"
     return f"{gain}, and {reason}" if reason else gain
 
 

@@ -78,6 +78,7 @@ def prepare_data(
     existing: Existing | None,
     place: Place,
     *,
+    look: bool = True,
     watch: Callable[[Progress], None] | None = None,
 ) -> PreparedData:
     """Reads the data, splits it, and checks the specification against it and against the search
@@ -85,6 +86,9 @@ def prepare_data(
 
     The stored split of such a search is used again, so that it stays the same under a later
     version of the library that made it.
+
+    Args:
+        look: for errors and warnings; not where nobody is told, as in each worker process.
 
     Raises:
         DataError, SpaceError: the data cannot be read or split, or an override does not fit.
@@ -111,26 +115,24 @@ def prepare_data(
     if existing is not None:
         check_same_search(spec, fingerprints, existing, place)
     development = development_data(dataset, split)
-    report = stored_report(dataset.fingerprint, split.fingerprint, cache_folder())
-    report = report or check_images(dataset, split, cheap=True)
-    infeasible = [
-        f"what {family_label(family)} tries first cannot be trained: {reason}"
-        for family in spec.families
-        if (reason := why_infeasible(spec, family, development))
-    ]
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    if look:
+        errors, of_data = _data_findings(dataset, split)
+        warnings = (
+            *of_data,
+            *start_warnings(weights.values(), dataset, split, spec.data_spec),
+            *_space_warnings(spec, epochs),
+            *_infeasible_warnings(spec, development),
+        )
     return PreparedData(
         development=development,
         split=split,
         fingerprints=fingerprints,
         epochs=epochs,
         spaces=spaces,
-        errors=tuple(item.message for item in report.findings if item.severity == "error"),
-        warnings=(
-            *(item.message for item in report.findings if item.severity == "warning"),
-            *start_warnings(weights.values(), dataset, split, spec.data_spec),
-            *_space_warnings(spec, epochs),
-            *infeasible,
-        ),
+        errors=errors,
+        warnings=warnings,
         summary={
             "name": dataset.name,
             "source": locate(spec.data_spec).to_dict(),
@@ -173,6 +175,25 @@ def _fingerprints(
         **{name: row.sha256 for name, row in weights.items()},
         **files,
     }
+
+
+def _data_findings(dataset: ImageDataset, split: Split) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The errors and the warnings of the stored check of this data and split, or of a cheap one."""
+    report = stored_report(dataset.fingerprint, split.fingerprint, cache_folder())
+    report = report or check_images(dataset, split, cheap=True)
+    errors, warnings = (
+        tuple(item.message for item in report.findings if item.severity == severity)
+        for severity in ("error", "warning")
+    )
+    return errors, warnings
+
+
+def _infeasible_warnings(spec: StudySpec, development: DevelopmentData) -> tuple[str, ...]:
+    return tuple(
+        f"what {family_label(family)} tries first cannot be trained: {reason}"
+        for family in spec.families
+        if (reason := why_infeasible(spec, family, development))
+    )
 
 
 def _space_warnings(spec: StudySpec, epochs: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:

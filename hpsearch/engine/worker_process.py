@@ -109,7 +109,7 @@ def run(job: Job, stop: Stop, out: _Out) -> None:
     existing = peek(place, spec.name)
     if existing is None:
         raise SearchError(f"search {spec.name!r} was deleted from {place}")
-    data = prepare_data(spec, existing, place)
+    data = prepare_data(spec, existing, place, look=False)
     storage = open_storage(place, write=True)
     storage.tell_away = lambda away: out.send(DatabaseAway(worker=job.number, away=away))
     paces = stored_paces(existing)

@@ -8,6 +8,7 @@ from torch import nn
 
 from hpsearch.config import JsonConfig, Options, check_bool, check_choice, check_int
 from hpsearch.data.dataset import ImageShape
+from hpsearch.data.words import plural
 from hpsearch.errors import ConfigError
 from hpsearch.families._heads import activation_layers, check_activation, check_widths, make_head
 from hpsearch.families._sizes import Window, final_size, least_side
@@ -150,12 +151,8 @@ def _last_map(o: CnnOptions, shape: ImageShape) -> tuple[int, int]:
         for fewer in range(1, blocks)
         if least_side(windows[: fewer * of_block]) <= min(shape.height, shape.width)
     ]
-    advice = f" or at most {_counted(fitting[-1])}" if fitting else ""
-    return final_size(windows, shape, network=f"cnn with {_counted(blocks)}", advice=advice)
-
-
-def _counted(blocks: int) -> str:
-    return f"{blocks} block" if blocks == 1 else f"{blocks} blocks"
+    advice = f" or at most {plural(fitting[-1], 'block')}" if fitting else ""
+    return final_size(windows, shape, network=f"cnn with {plural(blocks, 'block')}", advice=advice)
 
 
 def is_tiny(shape: ImageShape) -> bool:

@@ -95,29 +95,33 @@ def _completed(
     trial = Explorer({**params, **given})
     suggester = families.Suggester(trial, families.own_overrides(name, overrides))
     families.get_family(name).suggest(suggester, shape)
-    for key, value in given.items():
-        row = trial.asked.get(key)
-        if row is None:
-            _check_off(name, shape, overrides, key, value)
-        elif trial.answers[key] != value:
+    not_asked = {key: value for key, value in given.items() if key not in trial.asked}
+    if not_asked:
+        _check_off(name, shape, overrides, not_asked)
+    for key, row in trial.asked.items():
+        if key in given and trial.answers[key] != given[key]:
             # Not str(row): an override could choose more than what is searched.
             choices = f"one of {listed_values(row.choices)}"
             allowed = choices if row.kind == "categorical" else row
-            raise SpaceError(f"{key} must be {allowed}, but is {value!r}")
+            raise SpaceError(f"{key} must be {allowed}, but is {given[key]!r}")
     return {key: trial.answers[key] for key in trial.asked}
 
 
 def _check_off(
-    name: str, shape: ImageShape, overrides: Mapping[str, Override], key: str, value: ParamValue
+    name: str,
+    shape: ImageShape,
+    overrides: Mapping[str, Override],
+    given: Mapping[str, ParamValue],
 ) -> None:
-    """Refuses a value for what trials are not asked for, unless they all have it anyway."""
+    """Refuses values for what trials are not asked for, unless they all have them anyway."""
     rows = {row.name: row for row in families.space_of(name, shape, overrides, everything=True)}
-    row = rows.get(key)
-    if row is None or row.searched:
-        raise families.does_not_exist(key, families.whole_space(name, shape)[key])
-    if row.off != value:
-        usual = "not given in any trial" if row.off == "" else f"{row.off!r} in every trial"
-        raise SpaceError(
-            f"{key} must not be {value!r}: it is not searched, and {usual}; leave it out, or have "
-            "an override search it"
-        )
+    for key, value in given.items():
+        row = rows.get(key)
+        if row is None or row.searched:
+            raise families.does_not_exist(key, families.whole_space(name, shape)[key])
+        if row.off != value:
+            usual = "not given in any trial" if row.off == "" else f"{row.off!r} in every trial"
+            raise SpaceError(
+                f"{key} must not be {value!r}: it is not searched, and {usual}; leave it out, or "
+                "have an override search it"
+            )

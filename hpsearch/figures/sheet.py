@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hpsearch.data.checks import CheckReport, Finding, Pair
 from hpsearch.data.dataset import PART_WORDS, PARTS, ImageDataset
+from hpsearch.data.words import plural
 from hpsearch.errors import DataError
 from hpsearch.figures.page import page, safe, short, table, thumbnail
 
@@ -71,8 +72,7 @@ def _counts(report: CheckReport) -> str:
 def _verdict(report: CheckReport) -> str:
     errors = sum(finding.severity == "error" for finding in report.findings)
     if errors:
-        noun = "finding" if errors == 1 else "findings"
-        return f'<span class="error">{errors} {noun} would make results wrong.</span>'
+        return f'<span class="error">{plural(errors, "finding")} would make results wrong.</span>'
     if report.findings:
         return "Nothing was found that would surely make results wrong."
     return "Nothing odd was found."

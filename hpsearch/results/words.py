@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hpsearch.data.words import plural
 from hpsearch.names import listed
 from hpsearch.training.units import accuracy
 
@@ -62,17 +63,17 @@ def headline(metrics: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     """
     new = metrics.get("test_of_new")
     if new is None:
-        return metrics["test"], f"{count(metrics['test']['images'], 'test image')}"
+        return metrics["test"], plural(metrics["test"]["images"], "test image")
     return new, (
-        f"the {count(new['images'], 'test image')} that the weights it started from had not seen"
+        f"the {plural(new['images'], 'test image')} that the weights it started from had not seen"
     )
 
 
 def best_of_many(trials: int, images: int) -> str:
     """What a validation score means by which a trial was chosen."""
     return (
-        f"The best of {trials:,} trials on {count(images, 'validation image')} is expected to look "
-        "better there than it is: it was chosen by them."
+        f"The best of {trials:,} trials on {plural(images, 'validation image')} is expected to "
+        "look better there than it is: it was chosen by them."
     )
 
 
@@ -87,14 +88,9 @@ def validation_text(metrics: Mapping[str, Any]) -> str:
         return accuracy(scores["accuracy"])
     low, high = scores["accuracy_95"]
     return (
-        f"{accuracy(scores['accuracy'])} of {count(scores['images'], 'image')} (95 % interval "
+        f"{accuracy(scores['accuracy'])} of {plural(scores['images'], 'image')} (95 % interval "
         f"{accuracy(low)} to {accuracy(high)}, {scores['interval']})"
     )
-
-
-def count(number: int, what: str) -> str:
-    """1 image, 2 images."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def score_rows(test: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from torch import nn
 from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageShape
 from hpsearch.data.store import cache_folder
+from hpsearch.data.words import plural
 from hpsearch.files import write_text
 
 FILE = "tuning.json"
@@ -108,7 +109,7 @@ def device_words(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device}, {device_name(device)}"
     threads = torch.get_num_threads()
-    return f"{device} ({threads} thread{'' if threads == 1 else 's'})"
+    return f"{device} ({plural(threads, 'thread')})"
 
 
 def _cpu_model() -> str:

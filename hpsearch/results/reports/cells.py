@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hpsearch.data.words import plural
 from hpsearch.names import listed
 from hpsearch.training.units import accuracy, duration
 
@@ -40,7 +41,7 @@ def of_test(test: Mapping[str, Any] | None, *, short: bool = False) -> str:
         deviation = "" if test.get("std") is None else f" ± {100 * test['std']:.2f}"
         seeds = test.get("seeds")
         count = len(seeds) if isinstance(seeds, list) else seeds
-        of = f" ({count} seed{'' if count == 1 else 's'})" if count else ""
+        of = f" ({plural(count, 'seed')})" if count else ""
         return f"{accuracy(test['mean'])}{deviation}{of}"
     if short or "accuracy_95" not in test:
         return accuracy(test["accuracy"])

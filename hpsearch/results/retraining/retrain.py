@@ -17,6 +17,7 @@ import torch
 from hpsearch.config import check_choice, check_int
 from hpsearch.data.sealed import open_test_split
 from hpsearch.data.splits import development_data
+from hpsearch.data.words import plural
 from hpsearch.engine.ledger import record_opening, record_result
 from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.errors import SearchError
@@ -221,7 +222,7 @@ def _train_and_test(job: SeedJob, folder: Path, comparison: Comparison | None = 
     )
     missing = write_model(folder, trained, job.data)
     validation = _validation(job, trained.checkpoint)
-    purpose = f"retrain, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    purpose = f"retrain, {plural(len(seeds), 'seed')}"
     record_opening(job.trial, purpose if job.on == "train" else f"{purpose} on {job.on}")
     test = open_test_split(job.data.dataset, job.data.split)
     new = new_rows(trained.start, test)
