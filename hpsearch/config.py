@@ -1,157 +1,32 @@
 """Everything that determines one training run, as frozen, validated, JSON-ready dataclasses.
 
-This is the bottom layer: it imports nothing of hpsearch but the errors. Names of families,
-optimizers, schedules and augmentations are plain strings here; the tables that know them
-(higher up) check them when the run is built.
+Names of families, optimizers, schedules and augmentations are plain strings here; the tables that
+know them (higher up) check them when the run is built.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
-import sys
-import types
 import typing
-from collections.abc import Collection, Mapping
-from typing import Any, Literal, Self, TypeVar
+from collections.abc import Mapping
+from typing import Literal
 
-from hpsearch.errors import ConfigError
+from hpsearch.checks import (
+    JsonConfig,
+    Options,
+    check_bool,
+    check_choice,
+    check_int,
+    check_name,
+    check_number,
+    copy_options,
+    require,
+)
 
 Precision = Literal["fp32", "bf16"]
 MemoryFormat = Literal["channels_last", "contiguous"]
 Execution = Literal["eager", "graph", "compile"]
 Balance = Literal["none", "weights", "sampling"]
-Option = bool | int | float | str | tuple[int | float | str, ...]
-Options = Mapping[str, Option]
-Row = TypeVar("Row")
-
-
-def _require(condition: bool, name: str, value: object, expected: str) -> None:
-    if not condition:
-        raise ConfigError(f"{name} must be {expected}, but is {value!r}")
-
-
-def _check_number(name: str, value: object, *, low: float, high: float = math.inf) -> None:
-    bounds = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    # A whole number can be larger than any float: that is not finite either.
-    fits = is_number and low <= value <= high and abs(value) <= sys.float_info.max  # type: ignore[operator, arg-type]
-    _require(fits, name, value, f"a finite number {bounds}")
-
-
-def check_int(name: str, value: object, *, low: int) -> None:
-    """Raises `ConfigError` unless `value` is a whole number of at least `low`."""
-    is_int = isinstance(value, int) and not isinstance(value, bool)
-    _require(is_int and value >= low, name, value, f"a whole number of at least {low}")  # type: ignore[operator]
-
-
-def check_bool(name: str, value: object) -> None:
-    """Raises `ConfigError` unless `value` is true or false."""
-    _require(isinstance(value, bool), name, value, "true or false")
-
-
-def check_choice(name: str, value: object, choices: Collection[str]) -> None:
-    """Raises `ConfigError` unless `value` is one of `choices`."""
-    fits = isinstance(value, str) and value in choices
-    _require(fits, name, value, f"one of {', '.join(choices)}")
-
-
-def look_up(what: str, name: str, rows: Mapping[str, Row], *, also: tuple[str, ...] = ()) -> Row:
-    """The row of a table that is called `name`.
-
-    Args:
-        what: the table is of, for the error.
-        also: names that are known, but are no rows.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if name not in rows:
-        raise ConfigError(f"unknown {what} {name!r}; known: {', '.join([*rows, *also])}")
-    return rows[name]
-
-
-def _check_name(name: str, value: object) -> None:
-    _require(isinstance(value, str) and value != "", name, value, "a name")
-
-
-def _freeze_options(config: object, field: str) -> None:
-    """Copies a mapping of options, turning lists (as JSON gives them) into tuples."""
-    value = getattr(config, field)
-    _require(isinstance(value, Mapping), field, value, "a mapping of names to values")
-    frozen: dict[str, Option] = {}
-    for key, item in value.items():
-        option = tuple(item) if isinstance(item, list | tuple) else item
-        for scalar in option if isinstance(option, tuple) else (option,):
-            _require(
-                isinstance(scalar, bool | int | float | str),
-                f"{field}[{key!r}]",
-                item,
-                "a number, a string, true or false, or a flat list of these",
-            )
-            if isinstance(scalar, float):
-                _require(math.isfinite(scalar), f"{field}[{key!r}]", item, "finite")
-        frozen[str(key)] = option
-    object.__setattr__(config, field, frozen)
-
-
-class JsonConfig:
-    """`to_dict` / `from_dict` for the dataclasses below: exact JSON round trip."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON types; `from_dict` gives it back, equal."""
-        return {
-            field.name: _to_json(getattr(self, field.name))
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Builds the configuration from `to_dict`'s result.
-
-        Raises:
-            ConfigError: an unknown or missing field, or a value out of range.
-        """
-        if not isinstance(data, Mapping):
-            raise ConfigError(f"{cls.__name__} must be read from a mapping, but got {data!r}")
-        fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(data) - set(fields))
-        if unknown:
-            raise ConfigError(
-                f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(fields)}"
-            )
-        hints = typing.get_type_hints(cls)
-        values = {name: _from_json(hints[name], value) for name, value in data.items()}
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ConfigError(f"{cls.__name__}: {error}") from None
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, JsonConfig):
-        return value.to_dict()
-    if isinstance(value, Mapping):
-        return {key: _to_json(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_to_json(item) for item in value]
-    return value
-
-
-def _from_json(hint: Any, value: Any) -> Any:
-    candidates = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for candidate in candidates:
-        if (
-            isinstance(candidate, type)
-            and issubclass(candidate, JsonConfig)
-            and isinstance(value, Mapping)
-        ):
-            return candidate.from_dict(value)
-    if float in candidates and isinstance(value, int) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # the field's own check refuses it
-            return float(value)
-    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,15 +51,15 @@ class OptimizerConfig(JsonConfig):
     options: Options = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_name("optimizer", self.name)
-        _check_number("lr", self.lr, low=0.0)
-        _require(self.lr > 0, "lr", self.lr, "above 0")
+        check_name("optimizer", self.name)
+        check_number("lr", self.lr, low=0.0)
+        require(self.lr > 0, "lr", self.lr, "above 0")
         check_int("lr_per", self.lr_per, low=0)
-        _check_number("stage_decay", self.stage_decay, low=0.0, high=1.0)
-        _require(self.stage_decay > 0, "stage_decay", self.stage_decay, "above 0")
-        _check_number("weight_decay", self.weight_decay, low=0.0)
+        check_number("stage_decay", self.stage_decay, low=0.0, high=1.0)
+        require(self.stage_decay > 0, "stage_decay", self.stage_decay, "above 0")
+        check_number("weight_decay", self.weight_decay, low=0.0)
         check_bool("decay_all", self.decay_all)
-        _freeze_options(self, "options")
+        copy_options(self, "options")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -201,9 +76,9 @@ class ScheduleConfig(JsonConfig):
     options: Options = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_name("schedule", self.name)
-        _check_number("warmup", self.warmup, low=0.0, high=0.9)
-        _freeze_options(self, "options")
+        check_name("schedule", self.name)
+        check_number("warmup", self.warmup, low=0.0, high=0.9)
+        copy_options(self, "options")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -222,10 +97,10 @@ class DropoutConfig(JsonConfig):
     options: Options = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_name("dropout_schedule", self.schedule)
-        _check_number("dropout", self.rate, low=0.0, high=0.95)
-        _check_name("dropout_depth", self.depth)
-        _freeze_options(self, "options")
+        check_name("dropout_schedule", self.schedule)
+        check_number("dropout", self.rate, low=0.0, high=0.95)
+        check_name("dropout_depth", self.depth)
+        copy_options(self, "options")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -236,8 +111,8 @@ class LossConfig(JsonConfig):
     options: Options = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_name("loss", self.name)
-        _freeze_options(self, "options")
+        check_name("loss", self.name)
+        copy_options(self, "options")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -263,12 +138,12 @@ class InputConfig(JsonConfig):
     def __post_init__(self) -> None:
         for name in ("size", "resize"):
             value = getattr(self, name)
-            _require(
+            require(
                 isinstance(value, tuple) and len(value) in (0, 2), name, value, "height and width"
             )
             for side in value:
                 check_int(name, side, low=1)
-        _require(
+        require(
             not self.resize
             or (
                 bool(self.size)
@@ -279,20 +154,21 @@ class InputConfig(JsonConfig):
             self.resize,
             f"no smaller than the size {self.size}",
         )
-        _require(self.channels in (0, 1, 3), "channels", self.channels, "0, 1 or 3")
-        _check_name("normalise", self.normalise)
+        known = type(self.channels) is int and self.channels in (0, 1, 3)
+        require(known, "channels", self.channels, "0, 1 or 3")
+        check_name("normalise", self.normalise)
         given = self.normalise == "given"
         for name in ("mean", "std"):
             value = getattr(self, name)
-            _require(
+            require(
                 isinstance(value, tuple) and bool(value) == given,
                 name,
                 value,
                 "given where normalise is 'given', and only there",
             )
             for item in value:
-                _check_number(name, item, low=-10.0 if name == "mean" else 1e-6, high=10.0)
-        _require(len(self.mean) == len(self.std), "std", self.std, "as long as mean")
+                check_number(name, item, low=-10.0 if name == "mean" else 1e-6, high=10.0)
+        require(len(self.mean) == len(self.std), "std", self.std, "as long as mean")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -308,8 +184,8 @@ class WeightsConfig(JsonConfig):
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        _check_name("weights", self.source)
-        _require(isinstance(self.sha256, str), "sha256", self.sha256, "a text")
+        check_name("weights", self.source)
+        require(isinstance(self.sha256, str), "sha256", self.sha256, "a text")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -323,7 +199,7 @@ class EarlyStopping(JsonConfig):
 
     def __post_init__(self) -> None:
         check_int("patience", self.patience, low=1)
-        _check_number("min_gain", self.min_gain, low=0.0, high=1.0)
+        check_number("min_gain", self.min_gain, low=0.0, high=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -389,7 +265,7 @@ class TrainConfig(JsonConfig):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_name("family", self.family)
+        check_name("family", self.family)
         for name, kind in (
             ("optimizer", OptimizerConfig),
             ("schedule", ScheduleConfig),
@@ -400,23 +276,23 @@ class TrainConfig(JsonConfig):
             ("loss", LossConfig),
         ):
             value = getattr(self, name)
-            _require(isinstance(value, kind), name, value, f"of the type {kind!s}")
-        _freeze_options(self, "options")
-        _freeze_options(self, "augment")
+            require(isinstance(value, kind), name, value, f"of the type {kind!s}")
+        copy_options(self, "options")
+        copy_options(self, "augment")
         for name, strength in self.augment.items():
-            _check_number(f"augment[{name!r}]", strength, low=0.0)
-        _check_name("init", self.init)
+            check_number(f"augment[{name!r}]", strength, low=0.0)
+        check_name("init", self.init)
         check_int("repeat", self.repeat, low=1)
         check_int("train_images", self.train_images, low=0)
-        _check_number("label_smoothing", self.label_smoothing, low=0.0, high=0.9)
+        check_number("label_smoothing", self.label_smoothing, low=0.0, high=0.9)
         check_choice("balance", self.balance, typing.get_args(Balance))
-        _check_number("grad_clip", self.grad_clip, low=0.0)
-        _check_number("ema", self.ema, low=0.0, high=1.0)
-        _require(self.ema < 1, "ema", self.ema, "below 1")
+        check_number("grad_clip", self.grad_clip, low=0.0)
+        check_number("ema", self.ema, low=0.0, high=1.0)
+        require(self.ema < 1, "ema", self.ema, "below 1")
         check_int("batch_size", self.batch_size, low=1)
         check_int("epochs", self.epochs, low=1)
         check_int("freeze_depth", self.freeze_depth, low=0)
-        _require(
+        require(
             isinstance(self.freeze, tuple) and all(isinstance(n, str) and n for n in self.freeze),
             "freeze",
             self.freeze,
@@ -426,6 +302,6 @@ class TrainConfig(JsonConfig):
         check_choice("precision", self.precision, typing.get_args(Precision))
         check_choice("memory_format", self.memory_format, typing.get_args(MemoryFormat))
         check_choice("execution", self.execution, typing.get_args(Execution))
-        _check_name("objective", self.objective)
+        check_name("objective", self.objective)
         check_int("seed", self.seed, low=0)
-        _require(self.seed < 2**64, "seed", self.seed, "below 2**64")
+        require(self.seed < 2**64, "seed", self.seed, "below 2**64")

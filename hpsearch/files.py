@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -45,8 +46,8 @@ def whole_folder(path: Path, *, replace: bool) -> Iterator[Path]:
     Raises:
         FileExistsError: `path` exists, and `replace` is false.
     """
-    if path.exists() and not replace:
-        raise FileExistsError(path)
+    if not replace:
+        _check_absent(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
@@ -56,13 +57,18 @@ def whole_folder(path: Path, *, replace: bool) -> Iterator[Path]:
             if file.is_file():
                 _sync_file(file)
         _sync_folder(temporary)
-        if path.exists() and not replace:  # it appeared meanwhile
-            raise FileExistsError(path)
+        if not replace:  # it may have appeared meanwhile
+            _check_absent(path)
         _take_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync_folder(path.parent)
+
+
+def _check_absent(path: Path) -> None:
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def _take_place(temporary: Path, path: Path) -> None:

@@ -43,6 +43,11 @@ def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
 
 
+def value_text(value: object) -> str:
+    """A parameter's value in tables and figures; a dash where it is not given."""
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value)) or "–"
+
+
 def family_label(family: str) -> str:
     """What a model family is called in tables and folders: its name, or that of its file."""
     return Path(family).stem if family.endswith(".py") else family

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -31,14 +32,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
-from bench_overhead_common import FAMILY, shown, spread
+from bench_common import FAMILY, NETWORK, shown, spread
 from bench_overhead_fill import fill
 from optuna.storages._rdb.models import StudySystemAttributeModel
 from optuna_dashboard._note import note_ver_key, split_body
@@ -54,6 +54,7 @@ from hpsearch.engine.place import Place
 from hpsearch.engine.setup import prepare_data
 from hpsearch.engine.storage import SearchStorage
 from hpsearch.engine.studies import create_studies
+from hpsearch.training.epoch import EpochResult
 
 PARTS = ("page", "slowdown")
 EPOCHS = 20
@@ -96,13 +97,15 @@ def full_study(place: Place, trials: int) -> None:
 def add_notes_and_files(storage: SearchStorage, study: optuna.Study, place: Place) -> None:
     """Optuna's own function would read all notes for each note."""
     files = ArtifactFiles(place.artifacts)
-    header = "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,dropout,seconds\n"
-    rows = "".join(f"{e},0.31,0.91,0.42,0.88,0.001,0.1,1.23\n" for e in range(EPOCHS))
+    names = [field.name for field in dataclasses.fields(EpochResult)]
+    columns = [name for name in names if name != "batch_losses"]
+    rows = "".join(f"{e}{',0.123' * (len(columns) - 1)}\n" for e in range(EPOCHS))
+    history = f"{','.join(columns)}\n{rows}".encode()
     notes = []
     for trial in study.get_trials(deepcopy=False):
         for key in trial.system_attrs:
             if key.startswith("artifacts:"):
-                files.write(key.partition(":")[2], io.BytesIO((header + rows).encode()))
+                files.write(key.partition(":")[2], io.BytesIO(history))
         values = "".join(f"- {name}: {value}\n" for name, value in trial.params.items())
         body = f"### {FAMILY}-{trial.number}\n\n{values}\nPruned after epoch 4.\n" + "x " * 200
         pieces: dict[str, Any] = {note_ver_key(trial._trial_id): 1}
@@ -125,13 +128,17 @@ def served(command: list[str]) -> Iterator[str]:
         [*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 60
     try:
         while True:
             if process.poll() is not None:
                 raise SystemExit(f"{command[0]} ended with {process.returncode}")
-            with contextlib.suppress(urllib.error.URLError):
-                urllib.request.urlopen(f"{address}/favicon.ico").close()  # noqa: S310
+            try:
+                urllib.request.urlopen(f"{address}/favicon.ico", timeout=10).close()  # noqa: S310
                 break
+            except OSError as error:  # not there yet; or it answers with an error
+                if time.monotonic() > deadline:
+                    raise SystemExit(f"{command[0]} does not serve {address}: {error}") from None
             time.sleep(0.1)
         yield address
     finally:
@@ -214,8 +221,7 @@ def searched(place: Place, spec: dict[str, Any], look: Callable[[], None]) -> fl
 
 def slowdown(place: Place, browser: Browser, rounds: int, seconds: float) -> dict[str, Any]:
     """The search and the page are of a study of their own, beside the full one."""
-    network = {"blocks": 3, "convs": 1, "channels": 64, "hidden": 0, "batch_size": 32}
-    spec: dict[str, Any] = {"families": [FAMILY], "overrides": network, "epochs": 5, "trials": 2}
+    spec: dict[str, Any] = {"families": [FAMILY], "overrides": NETWORK, "epochs": 5, "trials": 2}
 
     def run(name: str, look: Callable[[], None] = lambda: None) -> float:
         return searched(place, {**spec, "name": name}, look)
@@ -256,6 +262,7 @@ def main() -> None:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         raise SystemExit("no Chromium (Debian: chromium)")
+    os.environ.pop("HPSEARCH_STORAGE", None)  # the dashboard is to show what is made here
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="bench-dashboard-") as folder, sync_playwright() as api:
         place = Place.of(Path(folder) / "runs")

@@ -13,6 +13,7 @@ medians over the rounds, with the lowest and highest. Ratios are medians of each
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -25,6 +26,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from bench_common import in_turn, spread
 from PIL import Image, ImageFilter
 
 from hpsearch.data.convert import convert
@@ -126,15 +128,13 @@ def batch_arms(count: int, folder: Path) -> dict[str, Arm]:
 
 
 def measure(arms: dict[str, Arm], rounds: int) -> dict[str, list[float]]:
-    """Images per second of each arm in each round; the first, unmeasured round warms up."""
-    rates: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(rounds + 1):
-        for name, arm in arms.items():
-            start = time.perf_counter()
-            count = arm()
-            if number:
-                rates[name].append(count / (time.perf_counter() - start))
-    return rates
+    """Images per second of each arm in each round."""
+
+    def rate(arm: Arm) -> float:
+        start = time.perf_counter()
+        return arm() / (time.perf_counter() - start)
+
+    return in_turn({name: functools.partial(rate, arm) for name, arm in arms.items()}, rounds)
 
 
 def table(title: str, rates: dict[str, list[float]], base: str) -> dict[str, dict[str, float]]:
@@ -143,13 +143,7 @@ def table(title: str, rates: dict[str, list[float]], base: str) -> dict[str, dic
     rows = {}
     for name, values in rates.items():
         ratios = [value / other for value, other in zip(values, rates[base], strict=True)]
-        rows[name] = {
-            "median": statistics.median(values),
-            "lowest": min(values),
-            "highest": max(values),
-            "ratio": statistics.median(ratios),
-        }
-        row = rows[name]
+        row = rows[name] = {**spread(values), "ratio": statistics.median(ratios)}
         print(
             f"{name:26}{row['median']:>10,.0f}{row['lowest']:>10,.0f}{row['highest']:>10,.0f}"
             f"{row['ratio']:>10.2f}"

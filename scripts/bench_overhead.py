@@ -52,7 +52,7 @@ from typing import Any
 
 import optuna
 import torch
-from bench_overhead_common import FAMILY, Bench, fresh_name, postgres_server, shown, spread
+from bench_common import FAMILY, NETWORK, Bench, fresh_name, postgres_server, shown, spread
 from bench_overhead_growth import growth
 
 from hpsearch import StudySpec, search
@@ -68,8 +68,6 @@ from hpsearch.engine.search import plan
 from hpsearch.training.memory import keep_freed_memory
 
 PARTS = ("share", "growth", "workers")
-# Every trial takes equally long; what else there is in the space is searched.
-NETWORK = {"blocks": 3, "convs": 1, "channels": 64, "hidden": 0, "batch_size": 32}
 
 
 def whole_search(bench: Bench) -> StudySpec:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from bench_overhead_common import FAMILY
+from bench_common import FAMILY
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -181,7 +181,7 @@ def _system_attrs(config: TrainConfig, number: int) -> dict[str, Any]:
     history, about = metadata(artifact_id(f"{FAMILY} {number}", HISTORY), HISTORY)
     return {
         hidden_key(CONFIG): config.to_dict(),
-        hidden_key(SETTING): {"setting": "fp32 NHWC", "chosen_by": "rules", "threads": 1},
+        hidden_key(SETTING): {"setting": "fp32 channels_last", "chosen_by": "rules", "threads": 1},
         history: about,
     }
 

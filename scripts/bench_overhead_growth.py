@@ -15,7 +15,7 @@ from unittest import mock
 
 import optuna
 import torch
-from bench_overhead_common import CPU, FAMILY, Bench, fresh_name, shown, spread
+from bench_common import CPU, FAMILY, Bench, fresh_name, shown, spread
 from bench_overhead_fill import fill
 from optuna.trial import TrialState
 from torch import nn

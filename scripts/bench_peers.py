@@ -432,6 +432,7 @@ def main() -> None:
         parser.error("images, epochs, rounds and seeds must be at least 1")
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["HPSEARCH_CACHE"] = str(Path(temporary) / "cache")
+        os.environ.pop("HPSEARCH_STORAGE", None)  # searches are to be in that folder, too
         data = (arguments.data or Path(temporary) / "letters").resolve()
         if data.exists():
             check_images(data, images, setting.side)

@@ -27,9 +27,12 @@ the lowest and highest; efficiency is the median of each round's.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import json
 import multiprocessing
+import queue
 import statistics
 import time
 from collections.abc import Callable
@@ -40,6 +43,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from bench_common import in_turn, spread
 from torch import Tensor
 
 from hpsearch.config import OptimizerConfig, ScheduleConfig, TrainConfig
@@ -48,12 +52,14 @@ from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.data.resident import ResidentData, ResidentImages
 from hpsearch.families import build_model
 from hpsearch.training.device import resolve_device, wait_for
+from hpsearch.training.evaluation import outputs
 from hpsearch.training.layers import layer_table, totals
 from hpsearch.training.memory import keep_freed_memory
 from hpsearch.training.model import place
 from hpsearch.training.probe import choose_setting
+from hpsearch.training.seeds import seeded
 from hpsearch.training.step import Step, autocast
-from hpsearch.training.trainer import Training, outputs, seeded
+from hpsearch.training.trainer import Training
 from hpsearch.training.tuning import Tuning, device_name
 
 CLASSES = 10
@@ -219,21 +225,13 @@ def hand_written(
     return epoch
 
 
-def in_turn(
+def timed(
     arms: dict[str, Callable[[], object]], rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of each arm in each round; a first, unmeasured round warms up."""
-    taken: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(rounds + 1):
-        for name, arm in arms.items():
-            took = seconds(arm, device)
-            if number:
-                taken[name].append(took)
-    return taken
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
+    """Seconds of each arm in each round."""
+    return in_turn(
+        {name: functools.partial(seconds, arm, device) for name, arm in arms.items()}, rounds
+    )
 
 
 def efficiency(
@@ -250,7 +248,7 @@ def efficiency(
         data = noise(case, device, times=1 if device.type == "cpu" else 8)
         for label, augment in (("none", {}), ("flip, turn, colour", AUGMENT)):
             config = chosen(base_config(case, augment), data, device, tuning)
-            taken = in_turn(trainer_arms(config, data, device), rounds, device)
+            taken = timed(trainer_arms(config, data, device), rounds, device)
             n = len(data.train)
             shares = [
                 bare / (epoch - validation)
@@ -297,7 +295,7 @@ def against_hand_written(rounds: int, device: torch.device, tuning: Tuning) -> d
         "trainer": trainer_arms(config, data, device)["epoch"],
         "hand-written": hand_written(config, data, device),
     }
-    taken = in_turn(arms, rounds, device)
+    taken = timed(arms, rounds, device)
     ratio = spread([b / a for a, b in zip(taken["trainer"], taken["hand-written"], strict=True)])
     speeds = {name: spread([len(data.train) / took for took in taken[name]]) for name in arms}
     print(f"\ncnn with flips, {config.precision}: images/s")
@@ -316,7 +314,7 @@ def _train_for(
     threads: int,
     barrier: Any,
     seconds_each: float,
-    queue: Any,
+    results: Any,
 ) -> None:
     """One of several processes: trains for a time, and tells how many images that were."""
     torch.set_num_threads(threads)
@@ -331,23 +329,34 @@ def _train_for(
     while time.perf_counter() - start < seconds_each:
         next(epochs)
         images += len(data.train)
-    queue.put(images / (time.perf_counter() - start))
+    results.put(images / (time.perf_counter() - start))
 
 
 def together(config: TrainConfig, device: torch.device, workers: int, threads: int) -> float:
     """Images a second of so many trainings at once."""
     context = multiprocessing.get_context("spawn")
-    barrier, queue = context.Barrier(workers), context.Queue()
+    barrier, results = context.Barrier(workers), context.Queue()
     processes = [
-        context.Process(target=_train_for, args=(config, device, threads, barrier, 8.0, queue))
+        context.Process(target=_train_for, args=(config, device, threads, barrier, 8.0, results))
         for _ in range(workers)
     ]
     for process in processes:
         process.start()
-    total = sum(queue.get() for _ in processes)
-    for process in processes:
-        process.join()
-    return total
+    speeds: list[float] = []
+    deadline = time.monotonic() + 600
+    try:
+        while len(speeds) < workers:
+            codes = [process.exitcode for process in processes]
+            if any(codes) or time.monotonic() > deadline:  # the others would wait for it
+                raise SystemExit(f"a worker died or hangs; exit codes: {codes} (None: it runs)")
+            with contextlib.suppress(queue.Empty):
+                speeds.append(results.get(timeout=1))
+    finally:
+        for process in processes:
+            if len(speeds) < workers:
+                process.terminate()
+            process.join()
+    return sum(speeds)
 
 
 def concurrency(

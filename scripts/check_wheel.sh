@@ -18,7 +18,7 @@ trap 'rm -rf "$folder"' EXIT
 "$uv" pip install --quiet --python "$folder/venv/bin/python" --constraint requirements.lock \
     "$folder"/dist/*.whl
 cd "$folder"
-unset PYTHONPATH
+unset PYTHONPATH HPSEARCH_STORAGE
 export HPSEARCH_CACHE="$folder/cache"
 case $(venv/bin/python -c 'import hpsearch; print(hpsearch.__file__)') in
     "$repository"*) echo "not the wheel's hpsearch was imported" >&2 && exit 1 ;;

@@ -10,11 +10,13 @@ CPU cores.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -34,20 +36,28 @@ PAGE = {"x": 0, "y": 0, "width": 1300, "height": 2250}  # of a study: down to th
 
 def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        raise SystemExit(f"no Chromium (Debian: chromium); looked for {', '.join(BROWSERS)}")
     PICTURES.mkdir(parents=True, exist_ok=True)
     screen = Console(file=io.StringIO(), force_terminal=True, width=104)
     camera = Console(file=io.StringIO(), force_terminal=True, width=104, record=True)
+    moments: list[Event] = []
     with tempfile.TemporaryDirectory() as folder, LiveView(screen) as view:
 
         def watch(event: Event) -> None:
             view.watch(event)
             if isinstance(event, EpochFinished) and (event.name, event.result.epoch) == MOMENT:
+                moments.append(event)
                 camera.print(view.render())
 
         record = search(StudySpec(), runs=Path(folder) / "runs", watch=watch)
+        if not moments:
+            trial, epoch = MOMENT
+            raise SystemExit(f"there was no epoch {epoch} of {trial}: choose another MOMENT")
         result = export(record.best, Path(folder) / "export")
         shutil.copyfile(result.confusion_png, PICTURES / "confusion-matrix.png")
-        picture_dashboard(record)
+        picture_dashboard(record, browser)
     svg = camera.export_svg(title="hpsearch search")
     # Fonts from another site would not be loaded in a README: the reader's own serve.
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
@@ -56,13 +66,14 @@ def main() -> None:
         print(path)
 
 
-def picture_dashboard(record: SearchRecord) -> None:
+def picture_dashboard(record: SearchRecord, browser: str) -> None:
     """Takes pictures of the pages of the best family's study and of its best trial."""
-    program = next(filter(None, map(shutil.which, BROWSERS)))
-    with DashboardServer(record.place, port=0) as server, sync_playwright() as playwright:
-        thread = threading.Thread(target=server.serve)
-        thread.start()
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with (
+        DashboardServer(record.place, port=0) as server,
+        serving(server),
+        sync_playwright() as playwright,
+    ):
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         context = chromium.new_context(
             viewport={"width": PAGE["width"], "height": PAGE["height"]}, device_scale_factor=0.75
         )
@@ -76,6 +87,16 @@ def picture_dashboard(record: SearchRecord) -> None:
         page.get_by_text("Configuration").first.wait_for()
         page.screenshot(path=PICTURES / "dashboard-trial.png")
         chromium.close()
+
+
+@contextlib.contextmanager
+def serving(server: DashboardServer) -> Iterator[None]:
+    """Has a thread answer requests in the block, however that ends."""
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        yield
+    finally:
         server.stop()
         thread.join()
 

@@ -155,7 +155,7 @@ def main() -> None:
     given = parser.parse_args()
     try:
         for name, out in _wanted(given.name, given.out):
-            scale = given.images / SETS[name].images if given.images else given.scale
+            scale = given.images / SETS[name].images if given.images is not None else given.scale
             make(name, out, scale=scale, seed=given.seed)
             print(f"{name}: made in {out}")
     except HpsearchError as error:

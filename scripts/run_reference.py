@@ -53,6 +53,7 @@ class Form:
         options: more options of the search.
         data: `--data`, where the made data are elsewhere than the study looks for the real ones.
         split: `--split`, where the study's own is not for so few images.
+        seeds: with which the best trial is trained again.
     """
 
     scale: float
@@ -65,6 +66,7 @@ class Form:
     options: tuple[str, ...] = ()
     data: str = ""
     split: str = ""
+    seeds: int = 2
 
 
 _FULL = {
@@ -114,6 +116,7 @@ _FULL = {
 _smallest = functools.partial(
     Form,
     epochs=1,
+    seeds=1,
     training=("--images", "16", "--letters", "2", "--epochs", "1"),
     options=("--workers", "0", "--device", "cpu", "--artifacts", "none"),
 )
@@ -207,7 +210,7 @@ def steps(name: str, form: Form, folder: Path) -> Iterator[Step]:
         )
     )
     retrained = f"exports/{name}-retrained"
-    yield Step(command=("hpsearch", "retrain", name, "--seeds", "2"), result=retrained)
+    yield Step(command=("hpsearch", "retrain", name, "--seeds", str(form.seeds)), result=retrained)
     yield Step(command=("hpsearch", "export", name), result=f"exports/{name}")
     yield Step(command=("hpsearch", "report", name, "-o", "report.html"))
 

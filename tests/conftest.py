@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from few import subset
 from hypothesis import settings
 from optuna.storages._rdb.storage import _VersionManager
 
+from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.resident import ResidentData
 from hpsearch.data.splits import DevelopmentData, SplitSpec, development_data, make_split
 from hpsearch.data.store import load_dataset
+from hpsearch.data.views import DataViews
 
 # The models here are so small that threads cost more than they give.
 torch.set_num_threads(1)
@@ -45,9 +48,12 @@ def full_faults(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Decoded images go to a folder of this run, not to the user's."""
+    """Decoded images go to a folder of this run, not to the user's, and no search to a database of
+    the user's.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HPSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("HPSEARCH_STORAGE", raising=False)
         yield
 
 
@@ -75,17 +81,18 @@ def digits() -> ImageDataset:
 @pytest.fixture(scope="session")
 def tiny_digits(digits: ImageDataset) -> ResidentData:
     """180 digits to train on and 60 to validate with."""
-    few = digits.subset(np.arange(300))
+    few = subset(digits, np.arange(300))
     split = make_split(few, SplitSpec(val=0.2, test=0.2))
-    return ResidentData.of(development_data(few, split), CPU)
+    return DataViews.of(development_data(few, split), CPU).view(TrainConfig(family="mlp"))
 
 
 @pytest.fixture(scope="session")
 def twenty_digits(digits: ImageDataset) -> ResidentData:
     """Two digits of each class, to train on and to validate with: to be learnt by heart."""
     rows = np.concatenate([np.flatnonzero(digits.labels == label)[:2] for label in range(10)])
-    few = digits.subset(rows)
-    return ResidentData.of(DevelopmentData(train=few.part(), val=few.part()), CPU)
+    few = subset(digits, rows)
+    both = DevelopmentData(train=few.part(), val=few.part())
+    return DataViews.of(both, CPU).view(TrainConfig(family="mlp"))
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpsearch.checks import JsonConfig
 from hpsearch.config import (
     DropoutConfig,
     EarlyStopping,
-    JsonConfig,
+    InputConfig,
     OptimizerConfig,
     ScheduleConfig,
     TrainConfig,
@@ -93,6 +94,7 @@ BAD: list[tuple[type[JsonConfig], str, object, str]] = [
     (DropoutConfig, "schedule", "", "dropout_schedule"),
     *((EarlyStopping, "patience", value, "patience") for value in (0, True, 1.5, "3")),
     *((EarlyStopping, "min_gain", value, "min_gain") for value in (-0.1, 2, NAN)),
+    *((InputConfig, "channels", value, "channels") for value in (True, 1.0, 2)),
     (TrainConfig, "family", "", "family"),
     (TrainConfig, "family", None, "family"),
     (TrainConfig, "options", {"widths": [[1, 2], [3]]}, "widths"),

@@ -98,8 +98,9 @@ def test_a_folder_that_exists_is_not_touched_without_replace(tmp_path: Path) -> 
     path = tmp_path / "folder"
     path.mkdir()
     (path / "old").write_text("old")
-    with pytest.raises(FileExistsError), whole_folder(path, replace=False):
+    with pytest.raises(FileExistsError) as caught, whole_folder(path, replace=False):
         pytest.fail("the block must not run: its work would be lost")
+    assert (caught.value.strerror, caught.value.filename) == ("File exists", str(path))
     assert names(path) == {"old"}
     assert names(tmp_path) == {"folder"}
 
@@ -113,7 +114,7 @@ def test_a_folder_that_appears_meanwhile_is_not_touched_without_replace(tmp_path
             path.mkdir()
             (path / "theirs").write_text("of another process")
 
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="File exists"):
         lose_a_race()
     assert names(path) == {"theirs"}
     assert names(tmp_path) == {"folder"}

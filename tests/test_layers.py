@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hpsearch"
 LAYERS = {
     "errors": 0,
+    "checks": 0,
     "config": 0,
     "names": 0,
     "files": 0,

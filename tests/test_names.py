@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import URL, make_url
 
-from hpsearch.names import listed, printable, without_password
+from hpsearch.names import listed, printable, value_text, without_password
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,22 @@ from hpsearch.names import listed, printable, without_password
 )
 def test_what_does_not_print_is_written_out(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("", "–"),
+        ("sgd", "sgd"),
+        ("a\nb", "a\\nb"),
+        (16384, "16384"),
+        (0.0, "0"),
+        (1 / 3, "0.3333"),
+        (1e-5, "1e-05"),
+    ],
+)
+def test_a_value_is_short_and_can_be_shown(value: object, shown: str) -> None:
+    assert value_text(value) == shown
 
 
 # Every character, halves of pairs too.

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from hpsearch.cli.options import RUNS, Runs, Storage, WorkerOptions, takes
+from hpsearch.cli.options import RUNS, Runs, Storage, WorkerOptions, parse_pairs, takes
 from hpsearch.cli.text import (
     EPOCHS,
-    make_table,
-    objective_difference,
-    objective_value,
     output,
     say,
-    tell,
 )
-
-if TYPE_CHECKING:
-    from hpsearch.training.objectives import Objective
 
 BEST = "best"
 
@@ -82,24 +73,23 @@ def ablate_cli(
     its own on the same data and split: the same command again goes on with it. Then there is a
     figure with each parameter's curves.
     """
+    by = run.arguments()  # before imports that take seconds
+    _check_picture(out)
     import optuna
 
+    from hpsearch.cli.ending import ending_text
     from hpsearch.cli.live import watched
+    from hpsearch.cli.tables import print_ablation
     from hpsearch.engine.ablation import ablation_of
     from hpsearch.engine.ablation_spec import ablation_spec
     from hpsearch.engine.search import search as run_search
     from hpsearch.engine.search_reader import load_search
     from hpsearch.errors import SearchError
-    from hpsearch.results.ablation import (
-        FIGURE,
-        ablation_document,
-        check_same_data,
-        write_picture,
-    )
+    from hpsearch.results.ablation import ablation_document
+    from hpsearch.results.ablation_picture import FIGURE, write_picture
+    from hpsearch.results.source import check_same_data
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    by = run.arguments()
-    _check_picture(out)
     record = load_search(runs, search, storage=storage)
     trial = record.best if around == BEST else record.trial(around)
     spec = ablation_spec(
@@ -126,8 +116,8 @@ def ablate_cli(
     )
     print_ablation(console, ablation_document(ablation), done.objective)
     say(console, EPOCHS)
-    if view.stopping:
-        say(console, f"It was stopped ({view.stopping}); the same command goes on")
+    if done.finished < int(done.spec["trials"]):
+        say(console, ending_text(done, view.stopping))
     say(console, f"figure: {picture}")
     if not done.ranked():
         raise typer.Exit(1)
@@ -150,11 +140,8 @@ def parse_vary(names: str | None, values: list[str]) -> dict[str, tuple[Any, ...
             "--values NAME=A,B"
         )
     asked: list[tuple[str, tuple[Any, ...] | None]] = [(part, None) for part in given]
-    for text in values:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not (name and equals and value):
-            raise SearchError(f"--values takes NAME=A,B, such as lr=1e-4,1e-3, but got {text!r}")
-        _, override = parse_override(text)
+    for name, value in parse_pairs("--values", values, example="lr=1e-4,1e-3", error=SearchError):
+        _, override = parse_override(f"{name}={value}", option="--values")
         if isinstance(override, Range):
             raise SearchError(
                 f"--values {name} takes single values, such as lr=1e-4,1e-3, but got {value!r}"
@@ -177,46 +164,3 @@ def _check_picture(path: Path | None) -> None:
         raise SearchError(f"-o {path}: the figure's name must end in .png")
     if path is not None and path.is_dir():
         raise SearchError(f"-o {path} is a folder; name a file in it")
-
-
-def print_ablation(console: Console, document: Mapping[str, Any], objective: Objective) -> None:
-    """Prints a table a parameter, and how far they can be trusted.
-
-    Args:
-        document: see `hpsearch.results.ablation.ablation_document`.
-    """
-    from hpsearch.figures.ablation import value_text
-
-    center = document["center"]
-    values = ", ".join(f"{name} {value_text(value)}" for name, value in center["values"].items())
-    say(console, f"center: {center['trial'] or 'no trial yet'} ({values})")
-    console.print()
-    failures = {}
-    for name, rows in document["parameters"].items():
-        table = make_table(
-            left=(name, "trial"),
-            right=(
-                objective.short,
-                "points" if objective.is_share else "difference",
-                "loss",
-                "best epoch",
-            ),
-            spare=("best epoch", "loss"),
-        )
-        for row in rows:
-            value = value_text(row["setting"])
-            table.add_row(
-                f"{value} (center)" if row["is_center"] else value,
-                row["trial"] or "–",
-                row["state"] if row["value"] is None else objective_value(objective, row["value"]),
-                objective_difference(objective, row["difference"]),
-                "–" if row["val_loss"] is None else f"{row['val_loss']:.4f}",
-                "–" if row["best_epoch"] is None else str(row["best_epoch"]),
-            )
-            if row["failure"]:
-                of = "" if row["is_center"] else f" ({name} {value})"
-                failures[row["trial"]] = f"{row['trial']}{of} {row['state']}: {row['failure']}"
-        console.print(table)
-    for line in failures.values():
-        say(console, line)
-    tell(console, document["note"])

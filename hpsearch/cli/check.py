@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,6 @@ import typer
 from rich.console import Console
 
 from hpsearch.cli.options import (
-    INTERRUPTED,
     RUNS,
     AsJson,
     DataOptions,
@@ -63,9 +63,20 @@ def check_cli(
     out slowly. Checks the settings of each family that a search tries first, without augmentation
     and dropout. Exit code 1 where one fails.
     """
+    from hpsearch.cli.interrupt import stoppable
     from hpsearch.engine.overfit import check_study
 
-    if trial is not None and study is None and data is None:
+    if trial is not None:
+        _require_none(
+            {
+                "STUDY.py": study,
+                "--data": data,
+                "--family": family,
+                "--set": set_,
+                "--no-first": no_first,
+                "--seed": seed,
+            }
+        )
         spec = _stored_study(name, reading, split, runs=runs, storage=storage)
     else:
         spec = study_spec(
@@ -81,20 +92,29 @@ def check_cli(
         )
     console = Console(stderr=as_json)
     results: list[OverfitCheck] = []
-    try:
-        with progress_line(console) as show:
-            for result in check_study(
-                spec, runs=runs, storage=storage, trial=trial, device=device, watch=show
-            ):
-                results.append(result)
-                if not as_json:
-                    _print_result(console, result)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    with stoppable(console, "stopped"), progress_line(console) as show:
+        for result in check_study(
+            spec, runs=runs, storage=storage, trial=trial, device=device, watch=show
+        ):
+            results.append(result)
+            if not as_json:
+                _print_result(console, result)
     if as_json:
         print(json.dumps([dataclasses.asdict(result) for result in results], indent=2))
     if not all(result.passed for result in results):
         raise typer.Exit(1)
+
+
+def _require_none(given: Mapping[str, object]) -> None:
+    """A trial has its own settings, and is checked with them."""
+    from hpsearch.errors import SearchError
+
+    for option, value in given.items():
+        if value is not None and value is not False and value != []:
+            raise SearchError(
+                f"--trial checks a trial with the data and settings of its search, and takes no "
+                f"{option}; leave one of them out"
+            )
 
 
 def _stored_study(

@@ -29,8 +29,8 @@ def scale_of(
 ) -> tuple[float, float]:
     """The least and the greatest value that bars of these courses and of the best trial's show.
 
-    Where that is known, a course that is far below it lies on the ground all the way; so the others
-    can be told apart. (0, 0) where no value is finite.
+    Where the best trial's course is known, one that is far below it lies on the ground all the way;
+    so the others can be told apart. (0, 0) where no value is finite.
     """
     every = sorted(v for curve in (*curves, best) for v in curve if math.isfinite(v))
     telling = sorted(v for v in best if math.isfinite(v)) or every
@@ -76,7 +76,7 @@ def lead(values: Sequence[float], best: Sequence[float], objective: Objective) -
     Of both it is the best value until then that counts, as it does in the end. None where one of
     them has no value that is a number.
     """
-    own, other = _best(values, objective), _best(best[: len(values)], objective)
+    own, other = best_of(values, objective), best_of(best[: len(values)], objective)
     if own is None or other is None:
         return None
     return own - other if objective.direction == "maximize" else other - own
@@ -95,6 +95,7 @@ def lead_text(ahead: float | None, objective: Objective, *, long: bool) -> str:
     return f"{amount} {'ahead of' if ahead > 0 else 'behind'} the best"
 
 
-def _best(values: Sequence[float], objective: Objective) -> float | None:
+def best_of(values: Sequence[float], objective: Objective) -> float | None:
+    """The best of the values that are finite; None where none is."""
     finite = [value for value in values if math.isfinite(value)]
     return max(finite, key=lambda value: objective.key_of(value, 0.0), default=None)

@@ -11,13 +11,12 @@ import warnings
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpsearch.cli.options import RUNS, Name, Runs, Storage
-from hpsearch.engine.stop import EXIT_TERMINATED
+from hpsearch.engine.stop import EXIT_TERMINATED, handled_signals
 
 if TYPE_CHECKING:
     from hpsearch.dashboard.server import DashboardServer
@@ -127,17 +126,15 @@ def _stopped_by_signals(server: DashboardServer) -> Iterator[list[int]]:
     """Within, Ctrl-C and SIGTERM stop the server, however often they come; which, is noted."""
     noted: list[int] = []
 
-    def stop(number: int, _: FrameType | None) -> None:
+    def stop(number: int) -> None:
         noted.append(number)
         server.stop()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    # The process is about to end then, which takes a moment, too.
+    with handled_signals(
+        lambda: stop(signal.SIGINT), lambda: stop(signal.SIGTERM), ignored_then=noted
+    ):
         yield noted
-    finally:
-        for number, handler in before.items():
-            # The process is about to end then, which takes a moment, too.
-            signal.signal(number, signal.SIG_IGN if noted else handler)
 
 
 def _open_browser(server: DashboardServer) -> None:

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from hpsearch.cli.options import INTERRUPTED, AsJson, DataOptions, Source, SplitOptions, takes
+from hpsearch.cli.options import AsJson, DataOptions, Source, SplitOptions, takes
 from hpsearch.cli.progress import progress_line
 from hpsearch.cli.text import duration, make_table, output, say, tell
 from hpsearch.cli.usage import PlainTyper
@@ -51,18 +51,20 @@ def list_cli(as_json: AsJson = False) -> None:
         print(json.dumps(rows, indent=2))
         return
     table = make_table(left=("data", "what it is, and its options (--with NAME=VALUE)"))
-    counts = Counter((option.name, option.help) for row in SOURCES for option in row.options)
-    shared = {key for key, count in counts.items() if count > 2}
+    usages: dict[tuple[str, str], list[str]] = {}
+    for row in SOURCES:
+        for option in row.options:
+            usages.setdefault((option.name, option.help), []).append(row.usage)
+    shared = {key: names for key, names in usages.items() if len(names) > 2}
     for row in SOURCES:
         text = Text(row.help)
         for option in row.options:
             if (option.name, option.help) not in shared:
                 text.append(f"\n  {option.name}: {option.help}", style="dim")
         table.add_row(Text(row.usage, style="bold"), text)
-    for name, help_text in sorted(shared):
-        usages = [row.usage for row in SOURCES if name in {option.name for option in row.options}]
+    for (name, help_text), names in sorted(shared.items()):  # neighbours in the table of sources
         text = Text(f"  {name}: {help_text}", style="dim")
-        table.add_row(Text(f"from {usages[0]} on", style="dim"), text)
+        table.add_row(Text(f"{names[0]} to {names[-1]}", style="dim"), text)
     output().print(table)
 
 
@@ -143,8 +145,8 @@ def preview_cli(
     from hpsearch.data.examples import choose_examples, parse_strengths
     from hpsearch.data.splits import make_split
     from hpsearch.data.store import load_dataset
-    from hpsearch.figures import save_png
     from hpsearch.figures.examples import examples_figure
+    from hpsearch.figures.png import save_png
 
     strengths = parse_strengths(augment or [])
     _require_new(out, ".png", force=force)
@@ -266,20 +268,21 @@ def convert_cli(
 
     The file appears whole or not at all. data/README.md has its schema.
     """
+    from hpsearch.cli.interrupt import stoppable
     from hpsearch.data.convert import convert
     from hpsearch.data.decode import UnreadableImagesError
 
     console = output()
     try:
-        with progress_line(console) as watch:
+        with (
+            stoppable(console, f"stopped; nothing was written to {out}"),
+            progress_line(console) as watch,
+        ):
             result = convert(data.spec(source), out, replace=force, workers=workers, watch=watch)
     except UnreadableImagesError as error:
         for image in error.images:
             print(image, file=sys.stderr)
         raise
-    except KeyboardInterrupt:
-        say(console, f"stopped; nothing was written to {out}")
-        raise typer.Exit(INTERRUPTED) from None
     for image in result.skipped:
         tell(console, f"left out: {image}")
     for note in result.notes:

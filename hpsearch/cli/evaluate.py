@@ -13,7 +13,7 @@ from rich.text import Text
 from hpsearch.cli.interrupt import stoppable
 from hpsearch.cli.options import AsJson, Device, ReadingOptions, takes
 from hpsearch.cli.progress import progress_line
-from hpsearch.cli.text import accuracy, make_table, output, say
+from hpsearch.cli.text import accuracy, make_table, output, say, tested_text
 from hpsearch.names import printable
 from hpsearch.results.words import score_rows
 
@@ -87,14 +87,9 @@ def _print_result(console: Console, result: Evaluated) -> None:
     console.print(table)
     rows = score_rows(metrics)
     if result.new is not None:
-        new = result.new.metrics
-        low, high = new["accuracy_95"]
-        text = (
-            f"{accuracy(new['accuracy'])} (errors: {new['errors']:,} of {new['images']:,}; "
-            f"95 % {accuracy(low)} to {accuracy(high)})"
-        )
         (name, of_all), *others = rows
-        rows = [("accuracy of new images", text), (f"{name} of all", of_all), *others]
+        of_new = tested_text(result.new.metrics)
+        rows = [("accuracy of new images", of_new), (f"{name} of all", of_all), *others]
     if result.folder is not None:
         rows.append(("written to", str(result.folder)))
     width = max(len(name) for name, _ in rows)

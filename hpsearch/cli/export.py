@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from hpsearch.cli.interrupt import stoppable
 from hpsearch.cli.options import RUNS, Device, Name, ReplaceExport, Runs, Storage, TrialName
-from hpsearch.cli.text import accuracy, count_of, objective_value, say
+from hpsearch.cli.text import accuracy, objective_value, say, tested_text, times_text
 from hpsearch.names import printable
-
-
-def _tested(scores: Mapping[str, Any]) -> str:
-    """A test accuracy in one line."""
-    low, high = scores["accuracy_95"]
-    return (
-        f"{accuracy(scores['accuracy'])} (errors: {scores['errors']} of {scores['images']} images; "
-        f"95 % interval {accuracy(low)} to {accuracy(high)}, {scores['interval']})"
-    )
 
 
 def export_cli(
@@ -75,13 +65,14 @@ def export_cli(
         f"trial {chosen.name} of search {record.name}",
         f"validation        {validation_text(metrics)}"
         + (chosen_by if objective.name != "val_accuracy" else ""),
-        *([] if new is None else [f"new test images   {_tested(new)}"]),
-        f"{'test' if new is None else 'all test images':17} {_tested(test)}",
+        *([] if new is None else [f"new test images   {tested_text(new)}"]),
+        f"{'test' if new is None else 'all test images':17} {tested_text(test)}",
         *(
             f"{name} alone".ljust(17) + f" {accuracy(column['accuracy'])}"
             for name, column in test.get("columns", {}).items()
         ),
-        f"test split        opened {count_of(result.times_opened)}, counting all searches over it",
+        f"test split        opened {times_text(result.times_opened)}, counting all searches over "
+        "it",
         f"report            {result.report_html}",
         f"confusion matrix  {result.confusion_png}",
         f"predictions       {result.predictions_csv}",

@@ -47,9 +47,15 @@ def families_cli(
     Of one: the stages and layers of its first known-good configuration, or of what --preset and
     --set make of it, with output shapes, parameters and multiplications. No weights are needed.
     """
-    from hpsearch.families._describe import default_config, describe_families, describe_model
+    from hpsearch.errors import SpaceError
+    from hpsearch.families import default_config, describe_families, describe_model
 
     if name is None:
+        if preset is not None or set_:
+            raise SpaceError(
+                f"{'--set' if preset is None else '--preset'} is of one family: "
+                "hpsearch families FAMILY ..."
+            )
         _print_families(describe_families(), as_json)
         return
     overrides = parse_overrides(set_ or [])
@@ -76,8 +82,7 @@ def space_cli(
 
     First what is searched, then what --set can switch on; under --set, what is left of it.
     """
-    from hpsearch.families import check_overrides
-    from hpsearch.families._describe import describe_space
+    from hpsearch.families import check_overrides, describe_space
 
     overrides = parse_overrides(set_ or [])
     shape = _shape(image_size, 1 if gray else channels)
@@ -167,7 +172,8 @@ def _print_model(document: dict[str, Any]) -> None:
 def _print_parameters(
     console: Console, title: str, rows: list[dict[str, Any]], default: str
 ) -> None:
-    from hpsearch.families._describe import condition_text, value_text
+    from hpsearch.families import condition_text
+    from hpsearch.names import value_text
 
     table = make_table(title, left=("parameter", "range", default, "what"))
     for row in rows:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from hpsearch.cli.curves import (
     WIDTH,
+    best_of,
     curve_of,
     lead,
     lead_text,
@@ -23,6 +24,7 @@ from hpsearch.cli.curves import (
     sparkline,
 )
 from hpsearch.cli.text import (
+    best_epoch,
     duration,
     objective_name,
     objective_value,
@@ -272,8 +274,7 @@ class Layout:
             if "objective" in shown:
                 value = f"{objective_name(objective)} {value}"
             if "best" in shown:
-                highest = max(values, key=lambda value: objective.key_of(value, 0.0))
-                value += f" (best {objective_value(objective, highest)})"
+                value += f" (best {objective_value(objective, best_of(values, objective))})"
         if row.speed and "speed" in shown:
             speed = f"{row.speed:,.0f} images/s"
         if values and "bars" in shown and not self.console.options.ascii_only:
@@ -317,7 +318,7 @@ class Layout:
         if best is None:
             return Group()
         what = f"{objective_name(objective)} " if full else ""
-        value = f"{objective_value(objective, best.value)}, epoch {best.best_epoch}"
+        value = f"{objective_value(objective, best.value)}, {best_epoch(best)}"
         texts = [f"{what}{value}, {best.parameters:,} parameters"]
         texts += [f"{value}, {best.parameters:,} parameters", value]  # to make room for the bars
         lengths = [

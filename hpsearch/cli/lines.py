@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpsearch.cli.state import Running, SearchState
 from hpsearch.cli.text import (
-    count_of,
     duration,
     end_time,
     objective_name,
     objective_value,
+    times_text,
 )
 from hpsearch.data.words import plural
 from hpsearch.engine.events import (
@@ -27,15 +27,13 @@ from hpsearch.engine.events import (
 )
 from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.engine.states import DUPLICATE
+from hpsearch.engine.stop import CTRL_C, HANDED_BACK, PAUSED
 from hpsearch.names import listed
 from hpsearch.training.gpu import GpuLoad
 from hpsearch.training.objectives import Objective
 
-PEACEFUL = ("handed back", "paused")
-"""The reasons of a `TrialStopped` that say all by themselves."""
-
-CTRL_C = "Ctrl-C"
-"""The reason of a `Stopping` that came from the keyboard."""
+if TYPE_CHECKING:
+    from hpsearch.engine.search import SearchPlan
 
 DATABASE_AWAY = "the database does not answer; waiting for it"
 DATABASE_BACK = "the database is back"
@@ -59,8 +57,8 @@ def dataline(data: Mapping[str, Any], where: str) -> str:
     shape, counts = data["shape"], data["counts"]
     return (
         f"{data['name']}: {shape['height']}x{shape['width']}x{shape['channels']}, "
-        f"{len(data['classes'])} classes, {counts['train']} train + {counts['val']} validation "
-        f"images ({counts['test']} test images sealed)" + (f", {where}" if where else "")
+        f"{len(data['classes'])} classes, {counts['train']:,} train + {counts['val']:,} validation "
+        f"images ({counts['test']:,} test images sealed)" + (f", {where}" if where else "")
     )
 
 
@@ -74,11 +72,15 @@ def opening_lines(started: SearchStarted) -> list[str]:
     many workers it is run; and how long it may take.
     """
     notes = () if started.resumed else started.record.data["notes"]
-    lines = found_lines(notes, started.errors, started.warnings)
+    return [*found_lines(notes, started.errors, started.warnings), *time_lines(started)]
+
+
+def time_lines(started: SearchStarted | SearchPlan) -> list[str]:
+    """By how many workers trials are run, and how long it may take."""
     estimates = estimate_lines(started.estimates, workers=started.workers)
-    if estimates:  # else nothing is left for workers to do
-        lines += [*workers_lines(started.workers, started.threads, started.why), *estimates]
-    return lines
+    if not estimates:  # nothing is left for workers to do
+        return []
+    return [*workers_lines(started.workers, started.threads, started.why), *estimates]
 
 
 def found_lines(notes: Sequence[str], errors: Sequence[str], warnings: Sequence[str]) -> list[str]:
@@ -126,7 +128,7 @@ def stopped_line(stopped: TrialStopped, running: Running | None) -> str:
     if running is not None:
         epochs = len(running.epochs)
         where = f" after epoch {epochs}" if epochs else " before the end of its first epoch"
-    if stopped.reason in PEACEFUL:
+    if stopped.reason in (HANDED_BACK, PAUSED):
         return f"{stopped.name} {stopped.reason}{where}"
     return f"{stopped.name} stopped{where}: {stopped.reason}"
 
@@ -202,7 +204,7 @@ def worker_line(event: WorkerStarted | WorkerWaits | WorkerEnded) -> str:
     who = f"worker {event.worker}"
     match event:
         case WorkerStarted(device=device, restarts=restarts) if restarts:
-            return f"{who} started again on {device} ({count_of(restarts)} so far)"
+            return f"{who} started again on {device} ({times_text(restarts)} so far)"
         case WorkerStarted(device=device):
             return f"{who} started on {device}"
         case WorkerWaits():
@@ -249,4 +251,4 @@ def stopping_line(reason: str) -> str:
 def finished_text(record: SearchRecord) -> str:
     """How many trials a search has of those that were asked for."""
     finished = plural(record.finished, "finished trial")
-    return f"search {record.name} has {finished} ({record.spec['trials']} asked for)"
+    return f"search {record.name} has {finished} ({record.spec['trials']:,} asked for)"

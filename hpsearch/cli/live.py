@@ -17,7 +17,7 @@ from rich.text import Text
 
 from hpsearch.cli import lines
 from hpsearch.cli.layout import FRAME, Layout, Totals, TrialRow, framed
-from hpsearch.cli.options import INTERRUPTED
+from hpsearch.cli.options import INTERRUPTED, PASSWORD_HINT
 from hpsearch.cli.state import Running, SearchState
 from hpsearch.cli.text import duration, redraws, say
 from hpsearch.data.words import plural
@@ -95,7 +95,7 @@ def _say_stopped(console: Console, how: str) -> None:
 def command_line(arguments: list[str]) -> str:
     """The command with these arguments, as it can be shown to anyone."""
     shown = [without_password(argument) for argument in arguments]
-    hint = "" if shown == arguments else "  (*** stands for the password)"
+    hint = "" if shown == arguments else PASSWORD_HINT
     return shlex.join(["hpsearch", *shown]) + hint
 
 

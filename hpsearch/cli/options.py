@@ -10,7 +10,7 @@ import re
 import shlex
 import threading
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hpsearch.data.spec import DataSpec
     from hpsearch.data.splits import SplitSpec
     from hpsearch.engine.place import Place
+    from hpsearch.errors import HpsearchError
 
 RUNS = Path("runs")
 
@@ -30,6 +31,8 @@ INTERRUPTED = 130
 
 STORAGE = "HPSEARCH_STORAGE"
 """The environment variable that stands for --storage."""
+
+PASSWORD_HINT = "  (*** stands for the password)"  # noqa: S105
 
 Runs = Annotated[
     Path, typer.Option("--runs", metavar="DIR", help="Folder of the searches and their storage.")
@@ -105,9 +108,17 @@ class ReadingOptions:
     def spec(self, base: DataSpec | str) -> DataSpec:
         """What the source `base` becomes with these options on top."""
         from hpsearch.data.spec import DataSpec
+        from hpsearch.errors import DataError
 
         base = DataSpec.of(base)
-        options = {**base.options, **_pairs(self.with_ or [])}
+        given = parse_pairs(
+            "--with",
+            self.with_ or [],
+            example="label=gender,aspect",
+            error=DataError,
+            hint="several names have commas: A,B",
+        )
+        options: dict[str, Any] = {**base.options, **dict(given)}
         if self.download:
             options["download"] = True
         changes = {"options": options, **self._changes()}
@@ -335,18 +346,30 @@ def _fractions(parts: str) -> tuple[float, float]:
     return shares[1] / 100, shares[2] / 100
 
 
-def _pairs(texts: list[str]) -> dict[str, str]:
-    from hpsearch.errors import DataError
+def parse_pairs(
+    option: str,
+    texts: Sequence[str],
+    *,
+    example: str,
+    error: type[HpsearchError],
+    hint: str = "give it once",
+) -> list[tuple[str, str]]:
+    """Name and value of each NAME=VALUE that was given after an option.
 
+    Args:
+        example: of one.
+        error: of which kind to raise where one has not the form, or a name comes twice.
+        hint: what to do about that.
+    """
     pairs: dict[str, str] = {}
     for text in texts:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            raise DataError(f"--with takes NAME=VALUE, such as label=gender,aspect, not {text!r}")
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not name or not value:
+            raise error(f"{option} takes NAME=VALUE, such as {example}, not {text!r}")
         if name in pairs:
-            raise DataError(f"--with {name} is given twice; several names have commas: A,B")
+            raise error(f"{option} {name} is given twice; {hint}")
         pairs[name] = value
-    return pairs
+    return list(pairs.items())
 
 
 def place_options(place: Place) -> str:
@@ -354,6 +377,9 @@ def place_options(place: Place) -> str:
     options = []
     if place.runs != RUNS:
         options += ["--runs", str(place.runs)]
+    hint = ""
     if place.address is not None and place.address != os.environ.get(STORAGE):
-        options += ["--storage", without_password(place.address)]
-    return "".join(f" {shlex.quote(option)}" for option in options)
+        shown = without_password(place.address)
+        options += ["--storage", shown]
+        hint = "" if shown == place.address else PASSWORD_HINT
+    return "".join(f" {shlex.quote(option)}" for option in options) + hint

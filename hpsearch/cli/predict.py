@@ -59,7 +59,7 @@ def predict_cli(
     where none can be read. --json and --csv have them, too, with an error in place of the class.
     """
     from hpsearch.data.catalog import BadImage
-    from hpsearch.data.decode import Clock
+    from hpsearch.data.progress import Clock
     from hpsearch.errors import ConfigError, DataError
     from hpsearch.results.pictures import find_pictures
     from hpsearch.results.predictor import load

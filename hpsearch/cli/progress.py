@@ -13,11 +13,11 @@ from rich.text import Text
 from hpsearch.cli.text import duration
 
 if TYPE_CHECKING:
-    from hpsearch.data.decode import Progress
+    from hpsearch.data.progress import Progress
 
 
 def progress_text(progress: Progress) -> str:
-    """Decoding 1,200 of 5,000 images, 350 images/s, 10.9 s left."""
+    """Such as: decoding 1,200 of 5,000 images, 350 images/s, 10.9 s left."""
     parts = [progress.what]
     if progress.total and progress.done:
         rate = progress.done / max(progress.seconds, 1e-9)

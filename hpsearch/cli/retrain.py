@@ -26,7 +26,6 @@ from hpsearch.cli.options import (
 )
 from hpsearch.cli.text import (
     accuracy,
-    count_of,
     duration,
     make_table,
     objective_difference,
@@ -35,12 +34,14 @@ from hpsearch.cli.text import (
     output,
     redraws,
     say,
+    tested_text,
+    times_text,
 )
 from hpsearch.names import printable
 
 if TYPE_CHECKING:
     from hpsearch.engine.records import SearchRecord
-    from hpsearch.results.retraining.candidates import Comparison
+    from hpsearch.results.retraining.candidates import FoldComparison
     from hpsearch.results.retraining.rerun import RunEpoch, RunOver
     from hpsearch.results.retraining.retrain import Retrained
     from hpsearch.results.retraining.seeds import Spread
@@ -105,7 +106,7 @@ def retrain_cli(
 
     All of the models are tested at one look at the test split, which is recorded and counted. What
     is written is an export, of the model that is best on the validation images, or with train+val
-    of the first one.
+    of the first seed that could be trained.
     """
     from hpsearch.engine.search_reader import load_search
     from hpsearch.errors import SearchError
@@ -173,13 +174,13 @@ def _progress(
 
 
 def epoch_text(event: RunEpoch, objective: Objective) -> str:
-    """Seed 2 of 5: epoch 7 of 20, validation 97.22 %."""
+    """Such as: seed 2 of 5: epoch 7 of 20, validation 97.22 %."""
     result = event.result
     return f"{event.what}: epoch {result.epoch + 1} of {event.epochs}{_value(objective, result)}"
 
 
 def over_text(event: RunOver, objective: Objective) -> str:
-    """Seed 2 of 5: kept epoch 13 of 20, validation 97.50 %."""
+    """Such as: seed 2 of 5: kept epoch 13 of 20, validation 97.50 %."""
     if event.kept is None:
         return f"{event.what} failed: {event.failure}"
     value = _value(objective, event.kept)
@@ -198,14 +199,13 @@ def _show(console: Console, record: SearchRecord, done: Retrained) -> None:
     if done.comparison is not None:
         console.print(_candidates_table(done.comparison))
     console.print(_seeds_table(done, objective))
-    say(console, "In the table, epochs are counted from 0.")
     test, new = done.metrics["test"], done.metrics["test_of_new"]
     lines = [f"trial {done.trial.name} of search {record.name}, trained again on {done.on}"]
     if new is not None and done.accuracy_of_new is not None:
         lines += _tested("new test images", done.kept.seed, new, done.accuracy_of_new)
     lines += [
         *_tested("test" if new is None else "all test images", done.kept.seed, test, done.accuracy),
-        f"test split        opened {count_of(done.times_opened)}, counting all searches over it",
+        f"test split        opened {times_text(done.times_opened)}, counting all searches over it",
         f"written to        {done.folder}",
     ]
     for line in [*lines, *(f"note: {note}" for note in done.notes[1:])]:
@@ -214,7 +214,6 @@ def _show(console: Console, record: SearchRecord, done: Retrained) -> None:
 
 def _tested(what: str, seed: int, scores: Mapping[str, Any], spread: Spread) -> Iterator[str]:
     """What the seeds reached on test images, and the model that was kept."""
-    low, high = scores["accuracy_95"]
     several = ""
     if spread.std is not None:
         several = (
@@ -226,15 +225,11 @@ def _tested(what: str, seed: int, scores: Mapping[str, Any], spread: Spread) -> 
             f"95 % interval     {accuracy(spread.interval[0])} to {accuracy(spread.interval[1])} "
             "(of the mean, for other seeds)"
         )
-    yield (
-        f"kept              seed {seed}: {accuracy(scores['accuracy'])} (errors: "
-        f"{scores['errors']} of {scores['images']} images; 95 % {accuracy(low)} to "
-        f"{accuracy(high)})"
-    )
+    yield f"kept              seed {seed}: {tested_text(scores)}"
 
 
 def _seeds_table(done: Retrained, objective: Objective) -> Table:
-    table = make_table(left=["seed"], right=["epoch", objective.short, "test acc.", "time"])
+    table = make_table(left=["seed"], right=["kept epoch", objective.short, "test acc.", "time"])
     for seed in done.seeds:
         mark = " (kept)" if seed is done.kept else ""
         if seed.kept is None:
@@ -243,7 +238,7 @@ def _seeds_table(done: Retrained, objective: Objective) -> Table:
         value = objective.value(seed.kept)
         table.add_row(
             f"{seed.seed}{mark}",
-            str(seed.kept.epoch),
+            f"{seed.kept.epoch + 1} of {len(seed.history)}",
             "–" if math.isnan(value) else objective_value(objective, value),
             accuracy(seed.test_scores["accuracy"]),
             duration(seed.seconds),
@@ -251,7 +246,7 @@ def _seeds_table(done: Retrained, objective: Objective) -> Table:
     return table
 
 
-def _candidates_table(comparison: Comparison) -> Table:
+def _candidates_table(comparison: FoldComparison) -> Table:
     objective = comparison.objective
     table = make_table(
         left=["trial"],

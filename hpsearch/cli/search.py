@@ -14,7 +14,6 @@ from hpsearch.cli.options import (
     SplitOptions,
     Storage,
     WorkerOptions,
-    place_options,
     takes,
 )
 from hpsearch.cli.progress import progress_line
@@ -37,7 +36,6 @@ from hpsearch.cli.text import output, say
 from hpsearch.data.words import plural
 
 if TYPE_CHECKING:
-    from hpsearch.engine.records import SearchRecord
     from hpsearch.engine.search import SearchPlan
 
 
@@ -126,12 +124,12 @@ def search_cli(
     The same command again goes on with a search that was interrupted. What no option gives comes
     from the study file, or from the default study: 30 trials of three families on digits.
     """
+    by = run.arguments()  # before imports that take seconds
     import optuna
 
     from hpsearch.engine.search import plan, search
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    by = run.arguments()
     spec = study_spec(
         study,
         data,
@@ -162,21 +160,23 @@ def search_cli(
     console = output()
     if dry_run:
         with progress_line(console) as show:
-            device = next(iter(by["devices"]), run.device)
-            planned = plan(spec, runs=runs, storage=storage, device=device, watch=show)
+            del by["timeout"]
+            planned = plan(spec, runs=runs, storage=storage, watch=show, **by)
         _print_plan(console, planned)
         return
+    from hpsearch.cli.ending import print_end
     from hpsearch.cli.live import watched
+    from hpsearch.cli.tables import print_search
+    from hpsearch.results.reports.document import search_document
 
     with watched(console) as view:
         record = search(spec, runs=runs, storage=storage, watch=view.watch, **by)
-    _print_end(console, record, stopped=view.stopping)
-    if not record.ranked() and (record.finished or record.count("infeasible")):
-        raise typer.Exit(1)
+    print_search(console, search_document(record, best=1))
+    print_end(console, record, stopped=view.stopping)
 
 
 def _print_plan(console: Console, planned: SearchPlan) -> None:
-    from hpsearch.cli.lines import dataline, estimate_lines, found_lines
+    from hpsearch.cli.lines import dataline, found_lines, time_lines
     from hpsearch.names import family_label
 
     spec = planned.spec
@@ -195,48 +195,6 @@ def _print_plan(console: Console, planned: SearchPlan) -> None:
         names = ", ".join(row.name for row in space)
         searched = plural(len(space), "parameter")
         say(console, f"{family_label(family)}: {searched} searched: {names}")
-    for line in estimate_lines(planned.estimates):
+    for line in time_lines(planned):
         say(console, line)
     say(console, "nothing was written (--dry-run)")
-
-
-def _print_end(console: Console, record: SearchRecord, *, stopped: str = "") -> None:
-    """What was found, and what can be done next; `stopped` is why it was asked to stop, if so."""
-    from hpsearch.cli.lines import finished_text
-    from hpsearch.cli.report import print_search
-    from hpsearch.results.reports.document import search_document
-
-    print_search(console, search_document(record, best=1))
-    asked = record.spec["trials"]
-    text = f"{finished_text(record)}."
-    if record.finished >= asked:
-        say(console, f"{text} To add some: the same command with --trials {2 * record.finished}")
-    elif stopped and not _stagnates(record):
-        say(console, f"{text} It was stopped ({stopped}); the same command goes on")
-    else:
-        say(console, f"{text} {_gave_up(record)}")
-    if not record.ranked():
-        say(console, "no trial is complete, so there is nothing to export")
-        return
-    place = place_options(record.place)
-    say(console, f"to export the best: hpsearch export {record.name}{place}")
-    say(console, f"to look at all:     hpsearch dashboard{place}")
-
-
-def _stagnates(record: SearchRecord) -> bool:
-    patience = int(record.spec.get("patience", 0))
-    return bool(patience) and record.stale >= patience
-
-
-def _gave_up(record: SearchRecord) -> str:
-    """Why it ended before it had all its trials, though nobody stopped it."""
-    from hpsearch.engine.states import ASIDE, DUPLICATE, INFEASIBLE, most_aside
-
-    if _stagnates(record):
-        return f"The last {record.spec['patience']} made the best no better (--patience)"
-    aside = sum(map(record.count, ASIDE))
-    if aside < most_aside(1) and record.spec.get("sampler") == "grid":
-        return "All combinations of the grid have been tried"
-    if record.count(DUPLICATE) > record.count(INFEASIBLE):
-        return "What was drawn had been measured so often that it gave up: widen the space"
-    return "So many configurations were infeasible that it gave up: narrow them"

@@ -13,6 +13,7 @@ from hpsearch.cli.curves import curve_of, lead, lead_text
 from hpsearch.cli.layout import FRAME, Layout, Totals, TrialRow, framed
 from hpsearch.cli.options import place_options
 from hpsearch.cli.text import (
+    best_epoch,
     duration,
     objective_name,
     objective_value,
@@ -45,13 +46,17 @@ def framed_status(
         away: the database does not answer just now.
     """
     extras = [*_extras(status), *(("next", line) for line in advice(status) if is_open)]
+    labels = [label for label, _ in extras]
     layout = Layout(
         console=console,
         objective=status.objective,
         data=lines.dataline(status.data, _where(status)),
         totals=_totals(status, now, away=away),
         running=[_row(trial, status) for trial in status.running],
-        extras=[(label, Text(printable(text))) for label, text in extras],
+        extras=[
+            ("" if label in labels[:number] else label, Text(printable(text)))
+            for number, (label, text) in enumerate(extras)
+        ],
         alone=True,
         width=console.width - FRAME,
     )
@@ -85,7 +90,7 @@ def status_lines(status: SearchStatus, now: datetime.datetime) -> Iterator[str]:
     if best is not None:
         yield (
             f"best: {best.name} {objective_name(objective)} "
-            f"{objective_value(objective, best.value)}, epoch {best.best_epoch}, "
+            f"{objective_value(objective, best.value)}, {best_epoch(best)}, "
             f"{best.parameters:,} parameters: {parameters(best.params)}"
         )
     for label, text in _extras(status):
@@ -190,12 +195,9 @@ def _places(status: SearchStatus) -> tuple[list[str], list[str]]:
 
 def _extras(status: SearchStatus) -> Iterator[tuple[str, str]]:
     """GPUs, trials that nobody runs, and why it is over."""
-    first = True
-    for row in status.running:
-        if row.gpu is not None:
-            host = f"{row.trial.host} " if row.trial.host else ""
-            yield "GPU" if first else "", host + lines.gpu_text(row.gpu)
-            first = False
+    gpus = {(row.trial.host, row.gpu.device): row.gpu for row in status.running if row.gpu}
+    for (host, _), gpu in gpus.items():  # several trials can share one
+        yield "GPU", f"{host} {lines.gpu_text(gpu)}".strip()
     for state in ("interrupted", "paused"):
         names = [trial.name for trial in status.idle if trial.state == state]
         if names:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpsearch.cli.options import DataOptions, SplitOptions
+from hpsearch.cli.options import DataOptions, SplitOptions, parse_pairs
 
 if TYPE_CHECKING:
     from hpsearch.data.spec import DataSpec
@@ -77,7 +77,8 @@ SamplerSet = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=VALUE",
-        help="A setting of the sampler, as n_startup_trials=5; give the option again for more.",
+        help="A setting of the sampler, as n_startup_trials=5; a name that there is not gets all "
+        "that there are. Give the option again for more.",
     ),
 ]
 Pruner = Annotated[
@@ -92,7 +93,8 @@ PrunerSet = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=VALUE",
-        help="A setting of the pruner, as n_startup_trials=5; give the option again for more.",
+        help="A setting of the pruner, as n_startup_trials=5; a name that there is not gets all "
+        "that there are. Give the option again for more.",
     ),
 ]
 Patience = Annotated[
@@ -122,35 +124,42 @@ def study_spec(
     *,
     families: Sequence[str] | None,
     no_first: bool = False,
-    **options: Any,
+    overrides: Sequence[str] | None = None,
+    sampler_set: Sequence[str] | None = None,
+    pruner_set: Sequence[str] | None = None,
+    **fields: Any,
 ) -> StudySpec:
-    """The study file's specification, or the default one, with the given options on top."""
+    """The study file's specification, or the default one, with the given options on top.
+
+    Args:
+        overrides, sampler_set, pruner_set: what --set, --sampler-set and --pruner-set say.
+        fields: of the specification, as they are there; None where an option is not given.
+    """
     from hpsearch.engine.spec import StudySpec
     from hpsearch.engine.study_file import load_study
 
     spec = load_study(study) if study is not None else StudySpec()
     if no_first:
         spec = dataclasses.replace(spec, first=())
-    overrides = parse_overrides(options.pop("overrides"))
+    given = parse_overrides(overrides or [])
     families = _family_names(families or [])
-    spec = _without_families(_giving_way(spec, overrides), families)
-    for kind in ("sampler", "pruner"):
-        given = parse_settings(f"--{kind}-set", options.pop(f"{kind}_set", None) or [])
+    spec = _without_families(_giving_way(spec, given), families)
+    for kind, texts in (("sampler", sampler_set), ("pruner", pruner_set)):
         # Settings of the file are for the file's own choice.
-        stays = options.get(kind) in (None, getattr(spec, kind))
-        options[f"{kind}_options"] = {
+        stays = fields.get(kind) in (None, getattr(spec, kind))
+        fields[f"{kind}_options"] = {
             **(getattr(spec, f"{kind}_options") if stays else {}),
-            **given,
+            **parse_settings(f"--{kind}-set", texts or []),
         }
-    changes = {name: value for name, value in options.items() if value is not None}
+    changes = {name: value for name, value in fields.items() if value is not None}
     if families:
         changes["families"] = families
-    if data is not None and study is None and "name" not in changes:
-        changes["name"] = ""  # the name follows the data
+    if data is not None and spec.name == StudySpec(data=spec.data_spec).name:
+        changes.setdefault("name", "")  # the name follows the data
     changes["data"] = reading.spec(spec.data_spec if data is None else _elsewhere(spec, data))
     changes["split"] = split.spec(spec.split)
-    if overrides:
-        changes["overrides"] = {**spec.overrides, **overrides}
+    if given:
+        changes["overrides"] = {**spec.overrides, **given}
     return dataclasses.replace(spec, **changes)
 
 
@@ -216,7 +225,7 @@ def _elsewhere(spec: StudySpec, data: str) -> DataSpec:
     return dataclasses.replace(moved, options=options)
 
 
-def parse_overrides(texts: list[str]) -> dict[str, Override]:
+def parse_overrides(texts: Sequence[str]) -> dict[str, Override]:
     """What --set says, by the name of a parameter.
 
     Raises:
@@ -233,7 +242,7 @@ def parse_overrides(texts: list[str]) -> dict[str, Override]:
     return overrides
 
 
-def parse_settings(option: str, texts: list[str]) -> dict[str, ParamValue]:
+def parse_settings(option: str, texts: Sequence[str]) -> dict[str, ParamValue]:
     """What an option such as --sampler-set says: numbers, true or false, else texts, by name.
 
     Raises:
@@ -241,17 +250,8 @@ def parse_settings(option: str, texts: list[str]) -> dict[str, ParamValue]:
     """
     from hpsearch.errors import SearchError
 
-    settings: dict[str, ParamValue] = {}
-    for text in texts:
-        name, _, value = (part.strip() for part in text.partition("="))
-        if not name or not value:
-            raise SearchError(
-                f"{option} takes NAME=VALUE, such as n_startup_trials=5, not {text!r}"
-            )
-        if name in settings:
-            raise SearchError(f"{option} {name} is given twice; give it once")
-        settings[name] = _parse_setting(value)
-    return settings
+    pairs = parse_pairs(option, texts, example="n_startup_trials=5", error=SearchError)
+    return {name: _parse_setting(value) for name, value in pairs}
 
 
 def _parse_setting(text: str) -> ParamValue:

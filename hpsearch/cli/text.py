@@ -13,9 +13,9 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
+from hpsearch.data.words import plural
 from hpsearch.names import printable
 from hpsearch.training.units import EPOCHS as EPOCHS
-from hpsearch.training.units import UNITS as UNITS
 from hpsearch.training.units import accuracy as accuracy
 from hpsearch.training.units import duration as duration
 from hpsearch.training.units import objective_difference as objective_difference
@@ -24,6 +24,7 @@ from hpsearch.training.units import scaled as scaled
 from hpsearch.training.units import time_of as time_of
 
 if TYPE_CHECKING:
+    from hpsearch.engine.records import TrialRecord
     from hpsearch.training.objectives import Objective
 
 _FAR = 10 * 365 * 24 * 60 * 60.0
@@ -41,16 +42,35 @@ def objective_name(objective: Objective) -> str:
 
 
 def parameters(params: Mapping[str, Any]) -> str:
-    """Lr 0.003, batch_size 64, ..."""
+    """Such as: lr 0.003, batch_size 64."""
     return ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in params.items()
     )
 
 
-def count_of(times: int) -> str:
-    """Once, 2 times."""
-    return "once" if times == 1 else f"{times} times"
+def best_epoch(trial: TrialRecord) -> str:
+    """The epoch whose weights are kept, written as that of a trial that runs: epoch 13/20."""
+    return "" if trial.best_epoch is None else f"epoch {trial.best_epoch + 1}/{trial.epochs}"
+
+
+def times_text(times: int) -> str:
+    """Such as: once, 2 times."""
+    return "once" if times == 1 else f"{times:,} times"
+
+
+def tested_text(scores: Mapping[str, Any]) -> str:
+    """An accuracy with its interval.
+
+    Args:
+        scores: of a test, as `metrics.json` has them.
+    """
+    low, high = scores["accuracy_95"]
+    return (
+        f"{accuracy(scores['accuracy'])} (errors: {scores['errors']:,} of "
+        f"{plural(scores['images'], 'image')}; 95 % interval {accuracy(low)} to {accuracy(high)}, "
+        f"{scores['interval']})"
+    )
 
 
 def end_time(seconds: float, now: datetime.datetime) -> str:

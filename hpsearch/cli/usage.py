@@ -81,8 +81,7 @@ class PlainCommand(TyperCommand):
         if "--set" not in names or difflib.get_close_matches(option, names, n=1, cutoff=0.8):
             return ""
         from hpsearch.data.dataset import ImageShape
-        from hpsearch.families import whole_space
-        from hpsearch.families._unknown import meant_parameter
+        from hpsearch.families import meant_parameter, whole_space
 
         families, shape = study_defaults()["family"].split(","), ImageShape(64, 64, 3)
         known = {name for family in families for name in whole_space(family, shape)}

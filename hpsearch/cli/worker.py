@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hpsearch.cli.options import RUNS, Runs, Storage, WorkerOptions, place_options, takes
-from hpsearch.cli.text import say
+from hpsearch.cli.options import RUNS, Runs, Storage, WorkerOptions, takes
 
 
 @takes(run=WorkerOptions)
@@ -31,22 +30,15 @@ def worker_cli(
     was started with. On another machine, give it the same database (--storage) and the same runs
     folder, which the machines must share, since checkpoints and saved states lie there.
     """
+    by = run.arguments()  # before imports that take seconds
     import optuna
 
-    from hpsearch.cli.lines import finished_text
+    from hpsearch.cli.ending import print_end
     from hpsearch.cli.live import watched
     from hpsearch.engine.search import join
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     console = Console()
     with watched(console) as view:
-        record = join(
-            name, runs=runs, storage=storage, data=data, watch=view.watch, **run.arguments()
-        )
-    stopped = f"; stopped: {view.stopping}" if view.stopping else ""
-    say(console, f"{finished_text(record)}{stopped}")
-    if record.finished >= record.spec["trials"]:
-        more = 2 * record.finished
-        say(console, f"to add some: the search's own command with --trials {more}")
-        place = place_options(record.place)
-        say(console, f"to export the best: hpsearch export {record.name}{place}")
+        record = join(name, runs=runs, storage=storage, data=data, watch=view.watch, **by)
+    print_end(console, record, stopped=view.stopping, command="the search's own command")

@@ -25,11 +25,11 @@ from hpsearch.engine.storage import SearchStorage
 
 HOME = "/dashboard"
 
-_STUDY = re.compile(r"/api/studies/(\d{1,15})", re.ASCII)
-_ARTIFACT = re.compile(r"/artifacts/(\d{1,15})/(?:(\d{1,15})/)?([0-9a-fA-F-]+)", re.ASCII)
-_MOST_DIGITS = 15
-_NUMBER = re.compile(r"/-?\d{10,}(?=/|$)")
+_MOST_DIGITS = 9
+_NUMBER = re.compile(rf"/-?\d{{{_MOST_DIGITS + 1},}}(?=/|$)")
 """A part of a path that would be no number of a study or a trial for a database."""
+_STUDY = re.compile(r"/api/studies/(\d+)", re.ASCII)
+_ARTIFACT = re.compile(r"/artifacts/(\d+)/(?:(\d+)/)?([0-9a-fA-F-]+)", re.ASCII)
 _HEAD_ENDS = b"</head>"
 _CHANGING = ", ".join(
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from hpsearch.dashboard.app import HOME
 from hpsearch.dashboard.storage import BrowsedStorage
 from hpsearch.engine.place import Place, study_name
 from hpsearch.engine.search_reader import choose_search, read_search, search_attrs
@@ -42,4 +43,4 @@ def first_page(storage: BrowsedStorage, place: Place, name: str | None) -> First
     leader = record.leader()
     family = record.families[0] if leader is None else leader.family
     study_id = storage.get_study_id_from_name(study_name(record.name, family))
-    return FirstPage(search=record.name, family=family, path=f"/dashboard/studies/{study_id}")
+    return FirstPage(search=record.name, family=family, path=f"{HOME}/studies/{study_id}")

@@ -86,11 +86,12 @@ def hosts_of(address: Address, asked: str, allowed: Iterable[str]) -> Hosts:
                 f"--allow-host takes the name of a host, such as models.example.org, not {text!r}"
             )
         names.add(name)
+    # A machine's own name can be one of loopback's, too: Debian's /etc/hosts has it at 127.0.1.1.
+    known = {asked}
     if not address.is_loopback:
         machine = {socket.gethostname(), socket.getfqdn()}
-        machine |= {f"{name.partition('.')[0]}.local" for name in machine}
-        given = (host_name(_in_ascii(name)) for name in (asked, *machine))
-        names |= {name for name in (*given, str(address)) if name is not None}
+        known |= {str(address), *machine, *(f"{name.partition('.')[0]}.local" for name in machine)}
+    names |= {name for name in map(host_name, map(_in_ascii, known)) if name is not None}
     return Hosts(names=frozenset(names), any_address=address.is_unspecified)
 
 

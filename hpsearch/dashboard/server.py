@@ -67,18 +67,19 @@ class DashboardServer:
         name: str | None = None,
         *,
         host: str = LOOPBACK,
-        port: int = 8080,
+        port: int,
         allowed_hosts: Iterable[str] = (),
         token: str | None = None,
         writable: bool = False,
     ) -> None:
         _check_token(token)
         self._stopped = threading.Event()
-        self._reader, self._writer = _storages(place, writable=writable)
-        self.page: FirstPage | None = first_page(self._reader, place, name)
         self._host = host
-        listener = _listen(host, port)
+        self._reader, self._writer = _storages(place, writable=writable)
+        listener: socket.socket | None = None
         try:
+            self.page: FirstPage | None = first_page(self._reader, place, name)
+            listener = _listen(host, port)
             bound = listener.getsockname()
             self._bound: Address = ipaddress.ip_address(bound[0].partition("%")[0])
             self.port: int = bound[1]
@@ -106,7 +107,9 @@ class DashboardServer:
                 max_request_body_size=_UPLOAD_BODY if writable else _READ_ONLY_BODY,
             )
         except BaseException:
-            listener.close()
+            if listener is not None:
+                listener.close()
+            self._forget()
             raise
 
     def __enter__(self) -> DashboardServer:
@@ -144,6 +147,9 @@ class DashboardServer:
         """Gives the port back, and waits for what is being answered for some seconds."""
         self._server.task_dispatcher.shutdown()
         wasyncore.close_all(self._sockets)
+        self._forget()
+
+    def _forget(self) -> None:
         for storage in (self._reader, self._writer):
             if storage is not None:
                 storage.engine.dispose()
@@ -184,6 +190,8 @@ def _listen(host: str, port: int) -> socket.socket:
             return _listener(family, (address[0], candidate, *address[2:]))
         except OSError as error:
             reason = error
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise SearchError(f"--host {host!r} is of another machine than this one") from None
             if error.errno != errno.EADDRINUSE:
                 break
     raise SearchError(

@@ -39,7 +39,7 @@ from hpsearch.engine.storage import SearchStorage
 NOTES_AND_PLOTS = "dashboard:"
 """What the dashboard keeps in a study's system attributes: their keys begin so."""
 
-_MOST_STUDIES = 4
+MOST_STUDIES = 4
 """Of so many studies the finished trials are kept in memory, those looked at last."""
 _MOST_IDS = 500
 """Named in one query."""
@@ -203,7 +203,7 @@ class BrowsedStorage(SearchStorage):
         for head, trial in zip(missing, _frozen(connection, study_id, missing), strict=True):
             found[tuple(head)] = trial
         self._finished[study_id] = {k: t for k, t in found.items() if t.state.is_finished()}
-        while len(self._finished) > _MOST_STUDIES:
+        while len(self._finished) > MOST_STUDIES:
             self._finished.popitem(last=False)
         return [found[tuple(head)] for head in heads]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,10 +23,9 @@ from optuna_dashboard._inmemory_cache import InMemoryCache, get_cached_extra_stu
 from optuna_dashboard._pareto_front import get_pareto_front_trials
 from optuna_dashboard._serializer import serialize_frozen_trial, serialize_study_detail
 
-from hpsearch.dashboard.storage import NOTES_AND_PLOTS, BrowsedStorage
+from hpsearch.dashboard.storage import MOST_STUDIES, NOTES_AND_PLOTS, BrowsedStorage
 
 _PREFERENTIAL = "preference:is_preferential"
-_MOST_STUDIES = 4
 _MOST_CURVES = 200
 """With more trials, the page has no plot of all their learning curves: nobody can tell the lines
 apart, and the browser takes seconds to draw them. A search's own plot has the best and the newest.
@@ -95,9 +95,9 @@ class StudyPages:
         if not _goes_on(known.trials, trials):
             known = _Known()  # deleted, and another one has its number
         self._known[study_id] = known
-        while len(self._known) > _MOST_STUDIES:
+        while len(self._known) > MOST_STUDIES:
             self._known.popitem(last=False)
-        same = len(trials) == len(known.trials) and all(map(_is, trials, known.trials))
+        same = len(trials) == len(known.trials) and all(map(operator.is_, trials, known.trials))
         if not (known.extra and same):
             known.extra = get_cached_extra_study_property(known.cache, study_id, list(trials))
             known.trials = trials
@@ -116,10 +116,6 @@ def _json(detail: Mapping[str, Any]) -> str:
         for key, value in detail.items()
     )
     return f"{{{','.join(pairs)}}}"
-
-
-def _is(a: object, b: object) -> bool:
-    return a is b
 
 
 def _goes_on(before: Sequence[FrozenTrial], now: Sequence[FrozenTrial]) -> bool:
@@ -182,6 +178,7 @@ def best_trials(
     sign = 1.0 if directions[0] is StudyDirection.MAXIMIZE else -1.0
 
     def key(trial: FrozenTrial) -> tuple[float, float]:
-        return sign * trial.values[0], -trial.user_attrs.get("val_loss", math.inf)
+        loss = trial.user_attrs.get("val_loss", math.inf)
+        return sign * trial.values[0], -math.inf if math.isnan(loss) else -loss
 
     return [max(complete, key=key)]

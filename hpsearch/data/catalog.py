@@ -60,27 +60,33 @@ class Remark:
         kind: a short fixed name, such as "rows without image".
         counted: how many there are, as a message begins: "1 row without image".
         names: what is concerned.
+        harmless: it is good to know, but no images are missing or doubtful.
     """
 
     kind: str
     counted: str
     names: tuple[str, ...]
+    harmless: bool = False
 
     def words(self, most: int) -> str:
         """1 row without image: a.png; with `most` names at most."""
         return f"{self.counted}: {listed(self.names, most)}"
 
 
-def remarks_on(kind: str, names: Sequence[str], *, one: str = "") -> tuple[Remark, ...]:
+def remarks_on(
+    kind: str, names: Sequence[str], *, one: str = "", harmless: bool = False
+) -> tuple[Remark, ...]:
     """The remark on `names`, if any.
 
     Args:
         kind: of several: a word that ends with an "s", and what is said of it.
         one: of a single one, where that has more differences than the "s".
     """
+    if not names:
+        return ()
     word, _, rest = kind.partition(" ")
     counted = plural(len(names), one or f"{word.removesuffix('s')} {rest}", kind)
-    return (Remark(kind=kind, counted=counted, names=tuple(names)),) if names else ()
+    return (Remark(kind=kind, counted=counted, names=tuple(names), harmless=harmless),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,6 +135,22 @@ class Catalog:
         )
 
 
+def check_catalog(catalog: Catalog) -> None:
+    """Refuses what nothing can be learnt from, before anything is decoded.
+
+    Raises:
+        DataError: no images, fewer than 2 classes, or class names that repeat.
+    """
+    if len(catalog) == 0:
+        raise DataError(f"{catalog.name}: no images")
+    if len(catalog.classes) < 2:
+        raise DataError(
+            f"{catalog.name}: needs at least 2 classes, but has only {listed(catalog.classes)}"
+        )
+    if len(set(catalog.classes)) < len(catalog.classes):
+        raise DataError(f"{catalog.name}: class names repeat: {listed(catalog.classes, 20)}")
+
+
 class Selected:
     """The images of another reader at some positions."""
 
@@ -174,8 +196,7 @@ def make_catalog(
     Args:
         label_names: (N,) the class of each image.
         parts: (N,) "train", "val", "test" or None, where there is an official split.
-        class_order: all classes; by default those that occur, sorted as people sort (img2 before
-            img10).
+        class_order: all classes; by default those that occur, sorted (see `natural_order`).
         class_parts: for each class its value in each of `columns`.
     """
     order = list(class_order) if class_order is not None else natural_order(set(label_names))
@@ -197,6 +218,26 @@ def make_catalog(
         notes=notes,
         remarks=remarks,
     )
+
+
+def joined_labels(
+    rows: Sequence[Sequence[str]], where: str
+) -> tuple[list[str], dict[str, tuple[str, ...]]]:
+    """The label of each row from one or several values: 'male' and 'dorsal left' become
+    'male dorsal left'; and for each label its values.
+
+    Raises:
+        DataError: different values make the same label.
+    """
+    labels = [" ".join(row) for row in rows]
+    values: dict[str, tuple[str, ...]] = {}
+    for label, row in zip(labels, rows, strict=True):
+        if values.setdefault(label, tuple(row)) != tuple(row):
+            raise DataError(
+                f"{where}: the label {label!r} is made of {values[label]!r} and of {tuple(row)!r}; "
+                "rename one of them"
+            )
+    return labels, values
 
 
 def natural_order(texts: set[str]) -> list[str]:

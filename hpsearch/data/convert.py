@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import time
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from hpsearch.data.catalog import BadImage, Catalog
+from hpsearch.data.catalog import BadImage, Catalog, check_catalog
 from hpsearch.data.dataset import PARTS, ImageShape
-from hpsearch.data.decode import Clock, Progress, decode_catalog
+from hpsearch.data.decode import decode_catalog
 from hpsearch.data.hdf5 import ImageFileWriter, image_file
+from hpsearch.data.progress import Clock, Watch
+from hpsearch.data.readers import is_folder, is_there
 from hpsearch.data.sources import open_catalog
 from hpsearch.data.sources.hdf5 import SUFFIXES
 from hpsearch.data.spec import DataSpec
-from hpsearch.data.store import check_catalog, check_space
+from hpsearch.data.store import check_space
 from hpsearch.data.target import target_of
 from hpsearch.errors import DataError
 from hpsearch.files import write_whole
@@ -53,7 +53,7 @@ def convert(
     *,
     replace: bool = False,
     workers: int | None = None,
-    watch: Callable[[Progress], None] | None = None,
+    watch: Watch | None = None,
 ) -> Converted:
     """Decodes all images of a source into one HDF5 file, which appears whole or not at all.
 
@@ -79,7 +79,7 @@ def convert_catalog(
     out: Path,
     *,
     workers: int | None = None,
-    watch: Callable[[Progress], None] | None = None,
+    watch: Watch | None = None,
 ) -> Converted:
     """As `convert`, of images that are listed already; replaces an existing file."""
     began = time.perf_counter()
@@ -106,7 +106,7 @@ def convert_catalog(
             _describe(kept, spec, writer)
 
     try:
-        each = math.prod(dataclasses.astuple(target.shape)) + _BYTES_AN_IMAGE
+        each = target.shape.nbytes + _BYTES_AN_IMAGE
         check_space(out.parent, len(catalog) * each, "write to another folder")
         write_whole(out, write)
     except OSError as error:
@@ -125,12 +125,12 @@ def convert_catalog(
 def _check_out(spec: DataSpec, out: Path, replace: bool) -> None:
     if out.suffix.lower() not in SUFFIXES:
         raise DataError(f"{out}: the file to write must end in .h5")
-    if not out.parent.is_dir():
+    if not is_folder(out.parent):
         raise DataError(f"{out}: cannot be written: there is no folder {out.parent}; make it first")
     if not os.path.lexists(out):
         return
     source = Path(spec.source)
-    if source.exists() and source.samefile(out):
+    if is_there(source) and source.samefile(out):
         raise DataError(f"{out}: is the source itself; write to another file")
     if not replace:
         raise DataError(f"{out}: exists already; replace it with --force, or name another file")

@@ -19,11 +19,15 @@ Int8Array = npt.NDArray[np.int8]
 Int64Array = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-# The part of an official split that an image belongs to; NO_PART where it belongs to none.
+# The part of a split that an image belongs to; NO_PART where it belongs to none.
 PARTS = ("train", "val", "test")
+TRAIN, VAL, TEST = range(len(PARTS))
 NO_PART = -1
 PART_WORDS = {"train": "training", "val": "validation", "test": "test"}
 """What the parts are called in messages."""
+
+LUMA = (0.299, 0.587, 0.114)
+"""How bright the eye sees red, green and blue (ITU-R BT.601)."""
 
 CHUNK_BYTES = 2**25
 """How much of a large array is looked at in one go."""
@@ -36,6 +40,11 @@ class ImageShape:
     height: int
     width: int
     channels: int
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of one image of this shape, as uint8."""
+        return self.height * self.width * self.channels
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width}x{self.channels}"
@@ -50,6 +59,12 @@ class BadImage:
 
     def __str__(self) -> str:
         return f"{printable(self.name)}: {printable(self.reason)}"
+
+
+def bad_words(images: Sequence[BadImage], most: int = 3) -> str:
+    """The first of them with the reasons, and how many more there are."""
+    first = "; ".join(str(image) for image in images[:most])
+    return first if len(images) <= most else f"{first}; and {len(images) - most:,} more"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -159,27 +174,22 @@ class ImageDataset:
             digest.update(np.ascontiguousarray(self.official).data)
         return digest.hexdigest()
 
+    def knowing(self, *, moments: Int64Array, digests: UInt8Array | None = None) -> ImageDataset:
+        """Itself, with what is known of its pixels already: to look at all of them takes long."""
+        vars(self)["moments"] = moments
+        if digests is not None:
+            vars(self)["digests"] = digests
+        return self
+
     def chunks(self) -> Iterator[UInt8Array]:
         """The images in order, a part of them at a time."""
-        step = max(1, CHUNK_BYTES // (self.images[0].nbytes))
+        step = max(1, CHUNK_BYTES // self.shape.nbytes)
         for start in range(0, len(self), step):
             yield self.images[start : start + step]
 
     def part(self, rows: Int64Array | None = None) -> ImagePart:
         """The images at `rows` (int64, (n,)), or all; nothing is copied."""
         return ImagePart(self, np.arange(len(self)) if rows is None else rows)
-
-    def subset(self, rows: Int64Array) -> ImageDataset:
-        """A copy of the images at `rows` (int64, (n,)), in that order, with the same classes."""
-        return dataclasses.replace(
-            self,
-            images=self.images[rows],
-            labels=self.labels[rows],
-            names=None if self.names is None else [self.names[row] for row in rows],
-            groups=None if self.groups is None else [self.groups[row] for row in rows],
-            official=None if self.official is None else self.official[rows],
-            folder=None,
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ import errno
 import io
 import logging
 import os
-import time
 import warnings
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,8 +18,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hpsearch.data.catalog import BadImage, Catalog, ImageReader, RawImage
-from hpsearch.data.dataset import ImageShape, UInt8Array
+from hpsearch.data.dataset import ImageShape, UInt8Array, bad_words
+from hpsearch.data.progress import Clock, Watch
 from hpsearch.data.spec import SKIP, Fit
+from hpsearch.data.words import reason_of
 from hpsearch.errors import DataError
 from hpsearch.names import printable
 
@@ -42,13 +43,17 @@ FOREIGN = frozenset(
 MAX_PIXELS = 2**27
 """More pixels than the largest phone camera has: beyond, a small file can fill the memory."""
 
+REDUCING_GAP = 3.0
+"""What is made this many times smaller is averaged in blocks first."""
+
 PASSING = frozenset(
     {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT}
 )
 """Failures of the disk or the network: they say nothing about an image, and may pass."""
 
 # Pillow warns on stderr about pictures that are larger than its own limit (ours is checked below)
-# and about damaged EXIF data, which harms nobody.
+# and about damaged EXIF data, which harms nobody. This silences it in the whole process, for others
+# that use Pillow, too: to do it around each picture is not safe on several threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -85,7 +90,7 @@ def open_image(source: Path | bytes) -> Image.Image:
     except MemoryError:  # says nothing about the file
         raise
     except Exception as error:  # Pillow lets a dozen kinds out on damaged files
-        raise DataError(f"is damaged: {_reason(error)}") from None
+        raise DataError(f"is damaged: {reason_of(error)}") from None
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise DataError(
@@ -118,7 +123,7 @@ def to_array(raw: RawImage, target: Target) -> UInt8Array:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in PASSING:
             raise
-        raise DataError(f"is damaged: {_reason(error)}") from None
+        raise DataError(f"is damaged: {reason_of(error)}") from None
     array = np.asarray(_fitted(image, target))
     return array[..., np.newaxis] if array.ndim == 2 else array
 
@@ -135,11 +140,6 @@ def oriented_size(image: Image.Image) -> tuple[int, int]:
     except Exception:  # damaged EXIF: Pillow will not apply it either, or say so when decoding
         turned = False
     return (image.width, image.height) if turned else (image.height, image.width)
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return printable(lines[0])[:120] if lines and lines[0] else type(error).__name__
 
 
 def _draft(image: Image.Image, target: Target) -> None:
@@ -187,13 +187,13 @@ def _fitted(image: Image.Image, target: Target) -> Image.Image:
     if image.size == (width, height):
         return image
     if target.fit == "stretch":
-        return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
+        return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)
     if target.fit == "pad":
         inner = min(width / image.width, height / image.height)
         size = (max(1, round(image.width * inner)), max(1, round(image.height * inner)))
         padded = Image.new(image.mode, (width, height))
         padded.paste(
-            image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0),
+            image.resize(size, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP),
             ((width - size[0]) // 2, (height - size[1]) // 2),
         )
         return padded
@@ -202,25 +202,9 @@ def _fitted(image: Image.Image, target: Target) -> Image.Image:
     wide, high = min(width * outer, image.width), min(height * outer, image.height)
     left, top = (image.width - wide) / 2, (image.height - high) / 2
     box = (left, top, min(left + wide, image.width), min(top + high, image.height))
-    return image.resize((width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=3.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """How far a long reading has come.
-
-    Attributes:
-        what: what is done, in a few words.
-        done, total: images.
-        bad: images that could not be read so far.
-        seconds: since it began.
-    """
-
-    what: str
-    done: int
-    total: int
-    bad: int
-    seconds: float
+    return image.resize(
+        (width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP
+    )
 
 
 def default_workers() -> int:
@@ -284,7 +268,7 @@ def decode_catalog(
     what: str,
     skip: bool,
     workers: int | None = None,
-    watch: Callable[[Progress], None],
+    watch: Watch,
 ) -> tuple[Catalog, list[BadImage]]:
     """Decodes all images of a catalog, in order, and hands each to `write`.
 
@@ -320,18 +304,6 @@ def decode_catalog(
     return catalog.at(kept), bad
 
 
-class Clock:
-    """Makes `Progress` reports."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._start = what, total, time.perf_counter()
-
-    def at(self, done: int, bad: int = 0) -> Progress:
-        """The report after `done` images."""
-        seconds = time.perf_counter() - self._start
-        return Progress(self._what, done, self._total, bad, seconds)
-
-
 def unavailable(name: str, error: OSError | MemoryError) -> DataError:
     """What stops a reading without saying anything about the image."""
     reason = (error.strerror or str(error)) if isinstance(error, OSError) else "out of memory"
@@ -346,10 +318,8 @@ class UnreadableImagesError(DataError):
     """
 
     def __init__(self, name: str, images: list[BadImage], total: int) -> None:
-        first = "; ".join(str(image) for image in images[:3])
-        more = f"; and {len(images) - 3:,} more" if len(images) > 3 else ""
         super().__init__(
-            f"{name}: {len(images):,} of {total:,} images cannot be read: {first}{more}. Mend or "
-            f"remove them, or leave them out with {SKIP}"
+            f"{name}: {len(images):,} of {total:,} images cannot be read: {bad_words(images)}. "
+            f"Mend or remove them, or leave them out with {SKIP}"
         )
         self.images = tuple(images)

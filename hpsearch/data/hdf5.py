@@ -62,8 +62,7 @@ class ImageFileWriter:
         self, file: h5py.File, do: Callable[..., None], count: int, shape: ImageShape
     ) -> None:
         self._file, self._do = file, do
-        each = shape.height * shape.width * shape.channels
-        rows = min(count, max(1, _CHUNK_BYTES // each))
+        rows = min(count, max(1, _CHUNK_BYTES // shape.nbytes))
         self._chunk = np.empty((rows, shape.height, shape.width, shape.channels), np.uint8)
         self._count, self._filled, self._written = count, 0, 0
         self._do(self._create)

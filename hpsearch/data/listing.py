@@ -38,7 +38,10 @@ class Listing:
     def remarks(self) -> tuple[Remark, ...]:
         """What else lies there, for the check."""
         others = remarks_on(
-            "files that are no pictures", self.others, one="file that is no picture"
+            "files that are no pictures",
+            self.others,
+            one="file that is no picture",
+            harmless=True,
         )
         return self.foreign_remarks() + others
 

@@ -44,7 +44,7 @@ def made_ahead(
 
 
 def prefetched(
-    images: UInt8Array, batches: Iterable[Int64Array], device: torch.device, *, ahead: int = AHEAD
+    images: UInt8Array, batches: Iterable[Int64Array], device: torch.device
 ) -> Generator[Tensor, None, None]:
     """Images of each of `batches`, in order: uint8 (n, height, width, channels) on `device`.
 
@@ -57,7 +57,7 @@ def prefetched(
     """
     if device.type != "cuda":
         gather = functools.partial(_gathered, images, pinned=False)
-        yield from made_ahead(gather, batches, ahead=ahead)
+        yield from made_ahead(gather, batches)
         return
     stream = _copy_stream(device)
 
@@ -67,7 +67,7 @@ def prefetched(
             gathered = _gathered(images, rows, pinned=True)
             return gathered.to(device, non_blocking=True), stream.record_event()
 
-    with contextlib.closing(made_ahead(copied, batches, ahead=ahead)) as made:
+    with contextlib.closing(made_ahead(copied, batches)) as made:
         for batch, is_there in made:
             current = torch.cuda.current_stream(device)
             current.wait_event(is_there)

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpsearch.config import InputConfig, JsonConfig, MemoryFormat, look_up
+from hpsearch.checks import JsonConfig, look_up
+from hpsearch.config import InputConfig, MemoryFormat
 from hpsearch.data.augment import centre_of
 from hpsearch.data.dataset import ImagePart, ImageShape
-from hpsearch.data.store import Watch, resized
+from hpsearch.data.progress import Watch
+from hpsearch.data.store import resized
 from hpsearch.errors import ConfigError
 
 MeanStd = tuple[Sequence[float], Sequence[float]]

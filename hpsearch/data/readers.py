@@ -124,8 +124,28 @@ def file_digest(path: Path) -> bytes:
         return hashlib.sha256().digest()
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is anything at a path; nothing is where a path is too long to be one.
+
+    Raises:
+        DataError: that cannot be told: it is in a folder that may not be entered.
+    """
+    try:
+        path.stat()
+    except PermissionError:
+        raise DataError(
+            f"{printable(str(path))} may not be read: allow it to this user (chmod, chown), or "
+            "copy the data elsewhere"
+        ) from None
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def is_regular_file(path: Path) -> bool:
-    """A file that reading comes to the end of: no folder, pipe or device."""
+    """A file that reading comes to the end of: no folder, pipe or device; nor one that cannot be
+    looked at.
+    """
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError):  # not there; no file name at all
@@ -133,10 +153,10 @@ def is_regular_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """A folder; also of a path that is too long to be one."""
+    """A folder that can be looked at; also of a path that is too long to be one."""
     try:
-        return path.is_dir()
-    except OSError:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
         return False
 
 

@@ -18,7 +18,6 @@ from hpsearch.config import MemoryFormat
 from hpsearch.data.dataset import CHUNK_BYTES, ImagePart
 from hpsearch.data.prefetch import prefetched
 from hpsearch.data.preprocessing import Preprocessing, cut_centre, torch_format
-from hpsearch.data.splits import DevelopmentData
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -140,7 +139,7 @@ def _as_input(images: Tensor, crop: tuple[int, int] | None, memory_format: Memor
 
 def part_bytes(*parts: ImagePart) -> int:
     """The size of the images of `parts`, in bytes."""
-    return sum(len(part) * part.dataset.images[0].nbytes for part in parts)
+    return sum(len(part) * part.shape.nbytes for part in parts)
 
 
 def free_bytes(device: torch.device) -> float:
@@ -154,7 +153,7 @@ def free_bytes(device: torch.device) -> float:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ResidentData:
-    """What the trainer works on.
+    """What the trainer works on; `DataViews` makes it as a configuration asks for.
 
     Attributes:
         train: the training images in use.
@@ -164,19 +163,6 @@ class ResidentData:
     val: ResidentImages
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-
-    @classmethod
-    def of(cls, data: DevelopmentData, device: torch.device) -> ResidentData:
-        """Both parts for `device`, as they are; the normalisation is that of the training images.
-
-        `DataViews` makes what a configuration asks for instead.
-        """
-        return cls(
-            train=ResidentImages.of(data.train, device),
-            val=ResidentImages.of(data.val, device),
-            classes=data.train.classes,
-            preprocessing=Preprocessing.of(data.train),
-        )
 
     @property
     def class_counts(self) -> Tensor:

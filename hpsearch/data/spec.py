@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-from hpsearch.config import JsonConfig, Options
+from hpsearch.checks import JsonConfig, Options
 from hpsearch.errors import DataError
 
 Fit = Literal["crop", "pad", "stretch"]

@@ -1,7 +1,7 @@
 """Train, validation and test split: stratified, by group, fingerprinted, stored.
 
-The test indices are used in `data/sealed.py` only, and that module is imported by
-`results/` only; a test of the layers checks both.
+Test images are handed out by `data/sealed.py` only, which only `results/` imports; but for these
+two files nothing reads the test indices. A test of the layers checks both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsearch.config import JsonConfig
+from hpsearch.checks import JsonConfig
 from hpsearch.data.dataset import (
     NO_PART,
     PART_WORDS,
@@ -161,11 +161,14 @@ def _draw(
     rest = np.setdiff1d(pool, only_trained, assume_unique=True)
     sizes = {part: max(1, math.ceil(len(pool) * share)) for part, share in fractions.items()}
     classes = len(dataset.classes) - len(rare)
-    least = 1 if spec.allow_missing else classes
-    if min(*sizes.values(), len(rest) - sum(sizes.values())) < least:
+    left = {**sizes, "train": len(rest) - sum(sizes.values())}
+    short = min(left, key=lambda part: left[part])
+    if left[short] < (1 if spec.allow_missing else classes):
+        each = "" if spec.allow_missing else f" of each of {classes} classes"
+        change = "lower these fractions" if short == "train" else "raise its fraction"
         raise DataError(
-            f"{dataset.name}: {len(pool)} images are too few to put each of {classes} classes "
-            f"into {shares}; add images or raise these fractions"
+            f"{dataset.name}: {len(pool)} images are too few for {shares}: there would not be one"
+            f"{each} in the {PART_WORDS[short]} part; add images or {change}"
         )
     drawn: dict[str, Int64Array] = {}
     for part in sorted(sizes):  # test first, as ever: the same seed gives the same split
@@ -257,6 +260,12 @@ def _check_parts(dataset: ImageDataset, split: Split, spec: SplitSpec) -> None:
         if not len(absent) or spec.allow_missing:
             continue
         name, count = dataset.classes[absent[0]], counts[absent[0]]
+        if _is_official(dataset, spec, part, int(absent[0])):
+            raise DataError(
+                f"{dataset.name}: class {name!r} has {count} images, but the source's own split "
+                f"leaves none for the {PART_WORDS[part]} part; draw all parts anew "
+                "(--ignore-official), or allow it with --allow-missing"
+            )
         grouped = spec.by_group and dataset.groups is not None
         within = ""
         if grouped and dataset.groups is not None:
@@ -267,6 +276,16 @@ def _check_parts(dataset: ImageDataset, split: Split, spec: SplitSpec) -> None:
             f"fell into the {PART_WORDS[part]} part; add images of it, change the split's "
             "fractions or seed, or allow it with --allow-missing"
         )
+
+
+def _is_official(dataset: ImageDataset, spec: SplitSpec, part: str, label: int) -> bool:
+    """Whether it is the source, not the drawing, that gives a part no image of a class."""
+    if not spec.official or dataset.official is None:
+        return False
+    if part != "train":
+        return bool((dataset.official == PARTS.index(part)).any())
+    drawn_from = (PARTS.index("train"), NO_PART)
+    return not np.isin(dataset.official[dataset.labels == label], drawn_from).any()
 
 
 def k_folds(dataset: ImageDataset, split: Split, k: int, spec: SplitSpec) -> list[Split]:

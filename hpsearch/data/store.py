@@ -3,7 +3,7 @@
 One folder an entry, named by a hash of the content and of how it was brought to shape:
 
     images.u8       uint8, (N, height, width, channels), nothing else
-    HxW-FIT.u8      the same in another size, made when it was first asked for
+    HxW-stretch.u8  the same in another size, made when it was first asked for
     labels.npy      int64, (N,)
     digests.npy     uint8, (N, 16): a hash of each image's pixels
     moments.npy     int64, (N, channels, 2): sums and sums of squares
@@ -21,7 +21,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from hpsearch.data.catalog import BadImage, Catalog
+from hpsearch.data.catalog import BadImage, Catalog, check_catalog
 from hpsearch.data.dataset import (
     ImageDataset,
     ImageShape,
@@ -41,18 +41,17 @@ from hpsearch.data.dataset import (
 from hpsearch.data.decode import (
     FORMATS,
     MAX_PIXELS,
-    Clock,
-    Progress,
     Target,
     UnreadableImagesError,
     decode_all,
     decode_catalog,
 )
+from hpsearch.data.progress import Clock, Progress, Watch
 from hpsearch.data.readers import ArrayReader
 from hpsearch.data.sources import open_catalog
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.target import target_of
-from hpsearch.data.words import plural
+from hpsearch.data.words import plural, reason_of
 from hpsearch.errors import DataError
 from hpsearch.files import whole_folder, write_text, write_whole
 from hpsearch.names import listed
@@ -64,8 +63,6 @@ _WRITE_BYTES = 2**23
 """Written at once: the system then keeps the file in large pages, which are read faster."""
 SMALL_BYTES = 2**24
 """Arrays that are in memory already, and smaller than this, need no file."""
-
-Watch = Callable[[Progress], None]
 
 
 def cache_folder() -> Path:
@@ -114,62 +111,40 @@ def load_catalog(catalog: Catalog, spec: DataSpec, *, watch: Watch | None = None
     return _open_entry(folder, catalog, spec, notes)
 
 
-def check_catalog(catalog: Catalog) -> None:
-    """Refuses what nothing can be learnt from, before anything is decoded.
-
-    Raises:
-        DataError: no images, fewer than 2 classes, or class names that repeat.
-    """
-    if len(catalog) == 0:
-        raise DataError(f"{catalog.name}: no images")
-    if len(catalog.classes) < 2:
-        raise DataError(
-            f"{catalog.name}: needs at least 2 classes, but has only {listed(catalog.classes)}"
-        )
-    if len(set(catalog.classes)) < len(catalog.classes):
-        raise DataError(f"{catalog.name}: class names repeat: {listed(catalog.classes, 20)}")
-
-
 def resized(
-    dataset: ImageDataset,
-    size: tuple[int, int],
-    *,
-    fit: str = "stretch",
-    watch: Watch | None = None,
+    dataset: ImageDataset, size: tuple[int, int], *, watch: Watch | None = None
 ) -> ImageDataset:
     """`dataset` in another size (height, width): an antialiased copy, which is made once and
-    shared where the data set comes from the store. It keeps names, labels and fingerprint.
+    shared where the data set comes from the store. Digests and fingerprint are of its own pixels.
     """
     if size == (dataset.shape.height, dataset.shape.width):
         return dataset
-    target = Target(ImageShape(*size, dataset.shape.channels), fit)  # type: ignore[arg-type]
+    target = Target(ImageShape(*size, dataset.shape.channels), "stretch")
     watch = watch or (lambda _: None)
     if dataset.folder is None:
         images = np.concatenate(list(_scaled(dataset, target, watch)))
-        copy, moments = dataclasses.replace(dataset, images=images), moments_of(images)
-    else:
-        stem = f"{size[0]}x{size[1]}-{fit}"
-        made_of = Path(getattr(dataset.images, "filename", None) or "images.u8").stem
-        if made_of != "images":  # a copy of a copy is another one
-            stem = f"{made_of}-{stem}"
-        pixels, sums = dataset.folder / f"{stem}.u8", dataset.folder / f"{stem}.moments.npy"
-        cache = dataset.folder.parent.parent
-        try:
-            if not pixels.is_file():
-                with _locked(cache, dataset.folder.name, watch):
-                    if not pixels.is_file():
-                        _write_scaled(pixels, sums, dataset, target, watch)
-        except OSError as error:
-            raise _unwritable(cache, error) from error
-        try:
-            moments = np.load(sums, allow_pickle=False)
-            if moments.shape != (len(dataset), target.shape.channels, 2):
-                raise ValueError(f"{sums.name} has the shape {moments.shape}")
-            copy = dataclasses.replace(dataset, images=_map(pixels, len(dataset), target.shape))
-        except Exception as error:  # numpy raises a dozen kinds on damaged files
-            raise _damaged(f"the stored copy of {dataset.name}", dataset.folder, error) from None
-    vars(copy).update(fingerprint=dataset.fingerprint, digests=dataset.digests, moments=moments)
-    return copy
+        return dataclasses.replace(dataset, images=images)
+    stem = f"{size[0]}x{size[1]}-{target.fit}"
+    made_of = Path(getattr(dataset.images, "filename", None) or "images.u8").stem
+    if made_of != "images":  # a copy of a copy is another one
+        stem = f"{made_of}-{stem}"
+    pixels, sums = dataset.folder / f"{stem}.u8", dataset.folder / f"{stem}.moments.npy"
+    cache = dataset.folder.parent.parent
+    try:
+        if not pixels.is_file():
+            with _locked(cache, dataset.folder.name, watch):
+                if not pixels.is_file():
+                    _write_scaled(pixels, sums, dataset, target, watch)
+    except OSError as error:
+        raise _unwritable(cache, error) from error
+    try:
+        moments = np.load(sums, allow_pickle=False)
+        if moments.shape != (len(dataset), target.shape.channels, 2):
+            raise ValueError(f"{sums.name} has the shape {moments.shape}")
+        images = _map(pixels, len(dataset), target.shape)
+    except Exception as error:  # numpy raises a dozen kinds on damaged files
+        raise _damaged(f"the stored copy of {dataset.name}", dataset.folder, error) from None
+    return dataclasses.replace(dataset, images=images).knowing(moments=moments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +215,7 @@ def _sha(*texts: str) -> str:
 def _make_entry(folder: Path, catalog: Catalog, spec: DataSpec, key: _Key, watch: Watch) -> None:
     target = key.target
     _remove_leftovers(folder)
-    check_space(folder.parent.parent, len(catalog) * _bytes_of(target.shape))
+    check_space(folder.parent.parent, len(catalog) * target.shape.nbytes)
     digests: list[UInt8Array] = []
     moments: list[Int64Array] = []
     with whole_folder(folder, replace=False) as temporary:
@@ -316,20 +291,19 @@ def _open_entry(folder: Path, catalog: Catalog, spec: DataSpec, notes: list[str]
         reasons = listed([str(image) for image in skipped], 3)
         notes = [*notes, f"{count} that cannot be read {are} left out: {reasons}"]
     dataset = dataclasses.replace(dataset, notes=(*catalog.notes, *notes))
-    vars(dataset).update(digests=arrays["digests"], moments=arrays["moments"])
-    return dataset
+    return dataset.knowing(moments=arrays["moments"], digests=arrays["digests"])
 
 
 def _damaged(what: str, folder: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
     return DataError(
-        f"{what} in {folder} is damaged ({reason}); delete that folder, and it will be made again"
+        f"{what} in {folder} is damaged ({reason_of(error)}); delete that folder, and it will be "
+        "made again"
     )
 
 
 def _map(path: Path, count: int, shape: ImageShape) -> UInt8Array:
     """The file's content as an array; nothing is read yet, and nothing written ever."""
-    expected = count * _bytes_of(shape)
+    expected = count * shape.nbytes
     if path.stat().st_size != expected:
         raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes, not {expected:,}")
     return np.memmap(
@@ -354,7 +328,7 @@ def _scaled(dataset: ImageDataset, target: Target, watch: Watch) -> Generator[UI
 def _write_scaled(
     pixels: Path, sums: Path, dataset: ImageDataset, target: Target, watch: Watch
 ) -> None:
-    check_space(pixels.parent.parent.parent, len(dataset) * _bytes_of(target.shape))
+    check_space(pixels.parent.parent.parent, len(dataset) * target.shape.nbytes)
     for left in pixels.parent.glob(f".{pixels.stem}.*"):  # by a process that died; we hold its lock
         left.unlink(missing_ok=True)
     moments: list[Int64Array] = []
@@ -377,7 +351,9 @@ def _write_scaled(
 
 
 def _locked(cache: Path, key: str, watch: Watch) -> AbstractContextManager[object]:
-    """Lets one process at a time make an entry; the system gives it back if that one dies."""
+    """Waits until no other process makes this entry or copies of it. The lock is held when this
+    returns, until the block ends; the system frees it if the process dies.
+    """
     (cache / "locks").mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(cache / "locks" / f"{key}.lock")
     try:
@@ -414,10 +390,6 @@ def check_space(
             f"the decoded images need {needed / 1e6:,.1f} MB, but {folder} has "
             f"{free / 1e6:,.1f} MB left; make room, choose a smaller --size, or {otherwise}"
         )
-
-
-def _bytes_of(shape: ImageShape) -> int:
-    return shape.height * shape.width * shape.channels
 
 
 def _unwritable(cache: Path, error: OSError) -> DataError:

@@ -29,7 +29,7 @@ def target_of(catalog: Catalog, spec: DataSpec) -> tuple[Target, list[str]]:
     if native is not None:
         size = size or (native.height, native.width)
         gray = native.channels == 1 if gray is None else gray
-    elif size is None or gray is None:
+    elif size is None or gray is None or spec.fit == "crop":
         sizes, all_gray = probe(catalog)
         if gray is None:
             gray = all_gray

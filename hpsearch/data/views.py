@@ -11,9 +11,9 @@ import torch
 from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImagePart, ImageShape, Int64Array
 from hpsearch.data.preprocessing import Preprocessing, full_size, input_shape, resized_part
+from hpsearch.data.progress import Watch
 from hpsearch.data.resident import ResidentData, ResidentImages, free_bytes, part_bytes
 from hpsearch.data.splits import DevelopmentData
-from hpsearch.data.store import Watch
 from hpsearch.errors import InfeasibleError
 
 SIZES_KEPT = 4

@@ -19,22 +19,21 @@ from hpsearch.engine.space_filling import grid_values
 from hpsearch.engine.spec import StudySpec
 from hpsearch.errors import InfeasibleError, SearchError, SpaceError
 from hpsearch.families import (
+    Explorer,
     Override,
     Parameter,
     ParamValue,
-    Suggester,
-    TrialLike,
     build_model,
     does_not_exist,
     families_with,
-    family_label,
-    get_family,
+    first_params,
     own_overrides,
+    settle,
     space_of,
     suggest_config,
+    suggestion_of,
 )
-from hpsearch.families._first import first_params
-from hpsearch.families._space import Explorer, settle
+from hpsearch.names import family_label
 
 POINTS = 5
 """Of a range whose values are not given, how many are tried."""
@@ -151,9 +150,8 @@ class _Center:
     ) -> _Center:
         shape = ImageShape(**record.data["shape"])
         explorer = Explorer(trial.params, everything=True)
-        suggester = Suggester(explorer, {**searched, **trial.params})
-        get_family(family).suggest(suggester, shape)
-        usual = {key: explorer.answers[key] for key in explorer.asked}
+        suggestion_of(family, explorer, shape, {**searched, **trial.params})
+        usual = explorer.params
         if trial.config is not None and "epochs" in usual:  # 0 means those of the study
             usual["epochs"] = trial.config.epochs
         return cls(
@@ -248,12 +246,9 @@ class _Space:
 
     def settled(self, values: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
         """A value for exactly those parameters that there are under `values`."""
-
-        def suggest(trial: TrialLike) -> None:
-            suggester = Suggester(trial, self.overrides)
-            get_family(self.family).suggest(suggester, self.shape)
-
-        return settle(suggest, values)
+        return settle(
+            lambda trial: suggestion_of(self.family, trial, self.shape, self.overrides), values
+        )
 
     def configurations(
         self, values: Mapping[str, tuple[ParamValue, ...]]

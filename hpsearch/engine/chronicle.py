@@ -28,7 +28,8 @@ from hpsearch.engine.setup import epochs_of
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.states import ASIDE, FINISHED
 from hpsearch.engine.study_plots import study_plots
-from hpsearch.families import Parameter, family_label
+from hpsearch.families import Parameter
+from hpsearch.names import family_label
 
 SHARE = 50
 """After a round of writing, it waits so many times what the round took: so it costs at most 2 %."""

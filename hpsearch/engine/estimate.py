@@ -16,7 +16,8 @@ from hpsearch.engine.events import FamilyEstimate
 from hpsearch.engine.feasibility import first_config
 from hpsearch.engine.spec import StudySpec
 from hpsearch.errors import ConfigError
-from hpsearch.families import family_label, initial_model, resolve_config
+from hpsearch.families import initial_model, resolve_config
+from hpsearch.names import family_label
 from hpsearch.training.memory import is_out_of_memory
 from hpsearch.training.model import StagedModel
 from hpsearch.training.probe import choose_setting, epoch_seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from hpsearch.data.decode import Progress
+from hpsearch.data.progress import Progress
 from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.families import ParamValue
 from hpsearch.training.epoch import EpochResult

@@ -15,7 +15,7 @@ from hpsearch.engine.place import Place
 from hpsearch.engine.search_reader import search_attrs
 from hpsearch.engine.spec import StudySpec
 from hpsearch.errors import SearchError
-from hpsearch.families import family_label
+from hpsearch.names import family_label
 
 _SAME = (
     "families",

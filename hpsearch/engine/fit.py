@@ -96,22 +96,9 @@ class Fit:
         return dataclasses.replace(config, micro_batch=limit)
 
     def smaller(self, config: TrainConfig, model: StagedModel, data: ResidentData) -> TrainConfig:
-        """`config` with parts of half the size, after the memory was not enough.
-
-        Raises:
-            InfeasibleError: one image does not fit.
-        """
-        whole = largest_batch(data, config)
-        size = min(config.micro_batch or whole, whole)
-        if size == 1:
-            shape = data.preprocessing.shape
-            raise InfeasibleError(
-                f"training on one image of {shape} at a time needs more memory than there is on "
-                f"{device_name(self._device)}"
-            )
-        limit = size // 2
-        self._study.set_user_attr(self._limit_key(config), limit)
-        config = dataclasses.replace(config, micro_batch=limit)
+        """As `in_smaller_parts`; the study remembers it."""
+        config = in_smaller_parts(config, data, self._device)
+        self._study.set_user_attr(self._limit_key(config), config.micro_batch)
         self._store(config, model)
         return config
 
@@ -131,6 +118,22 @@ class Fit:
 
     def _hide(self, key: str, value: dict[str, Any]) -> None:
         hide(self._study, self._trial._trial_id, key, value)
+
+
+def in_smaller_parts(config: TrainConfig, data: ResidentData, device: torch.device) -> TrainConfig:
+    """`config` with parts of half the size, after the memory was not enough.
+
+    Raises:
+        InfeasibleError: one image does not fit.
+    """
+    whole = largest_batch(data, config)
+    size = min(config.micro_batch or whole, whole)
+    if size == 1:
+        raise InfeasibleError(
+            f"training on one image of {data.preprocessing.shape} at a time needs more memory than "
+            f"there is on {device_name(device)}"
+        )
+    return dataclasses.replace(config, micro_batch=size // 2)
 
 
 def _record(choice: Choice, device: torch.device) -> dict[str, Any]:

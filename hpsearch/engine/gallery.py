@@ -26,7 +26,7 @@ from hpsearch.engine.place import BATCHES, CHECKPOINT, HISTORY, VALIDATION, Plac
 from hpsearch.engine.records import best_first
 from hpsearch.engine.spec import StudySpec
 from hpsearch.errors import CheckpointError
-from hpsearch.families import family_label
+from hpsearch.names import family_label
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import read_batches, read_history
 from hpsearch.training.validation import Validation, read_validation

@@ -19,9 +19,8 @@ from hpsearch.engine.samplers import SAMPLERS
 from hpsearch.engine.setup import epochs_of
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.states import ASIDE, DUPLICATE, FINISHED
-from hpsearch.families import Parameter, family_label
-from hpsearch.families._describe import condition_text, value_text
-from hpsearch.names import markdown, printable, without_password
+from hpsearch.families import Parameter, condition_text
+from hpsearch.names import family_label, markdown, printable, value_text, without_password
 from hpsearch.training.objectives import OBJECTIVES, objective_info
 from hpsearch.training.units import EPOCHS, duration, objective_value
 from hpsearch.training.words import configuration

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import optuna
 import torch
 
-from hpsearch.data.decode import Progress
+from hpsearch.data.progress import Progress
 from hpsearch.data.views import DataViews
 from hpsearch.engine.crew import Crew, choose_crew
 from hpsearch.engine.database import (
@@ -80,20 +80,9 @@ def open_search(
         if existing is not None:
             studies = load_studies(spec, data, storage, place=place, marks=not joins)
             left = trials_left(studies, left)
-        cores = torch.get_num_threads()
-        with torch_threads(_threads_then(existing)):
-            paces = measure_families(spec, left, views, device, stored_paces(existing))
-            crew = choose_crew(
-                spec,
-                left,
-                views,
-                device,
-                paces=paces,
-                epochs=data.epochs,
-                workers=workers,
-                devices=devices,
-                cores=cores,
-            )
+        paces, crew = measured_crew(
+            spec, data, existing, left, views, device, devices=devices, workers=workers
+        )
         if existing is None:
             studies = create_studies(
                 spec, data, storage, place=place, paces=paces, threads=crew.threads
@@ -108,6 +97,40 @@ def open_search(
         crew=crew,
         resumed=existing is not None,
     )
+
+
+def measured_crew(
+    spec: StudySpec,
+    data: PreparedData,
+    existing: Existing | None,
+    left: Mapping[str, int],
+    views: DataViews,
+    device: torch.device,
+    *,
+    devices: int,
+    workers: int | None,
+) -> tuple[dict[str, Pace], Crew]:
+    """How fast each family is, and the processes that run what is left to do.
+
+    Args:
+        devices: how many there are.
+        workers: where the user says how many.
+    """
+    cores = torch.get_num_threads()
+    with torch_threads(_threads_then(existing)):
+        paces = measure_families(spec, left, views, device, stored_paces(existing))
+        crew = choose_crew(
+            spec,
+            left,
+            views,
+            device,
+            paces=paces,
+            epochs=data.epochs,
+            workers=workers,
+            devices=devices,
+            cores=cores,
+        )
+    return paces, crew
 
 
 def _threads_then(existing: Existing | None) -> int:

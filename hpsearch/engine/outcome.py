@@ -8,11 +8,11 @@ from pathlib import Path
 import optuna
 
 from hpsearch.engine.artifacts import ArtifactFiles
+from hpsearch.engine.pareto import pareto_front
 from hpsearch.engine.place import BATCHES, CHECKPOINT, HISTORY, VALIDATION, Place, trial_folder
 from hpsearch.engine.records import best_first
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.trial_files import clear
-from hpsearch.training.costs import pareto_front
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.objectives import Objective
 

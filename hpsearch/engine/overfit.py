@@ -13,7 +13,7 @@ import torch
 
 from hpsearch.config import DropoutConfig, ScheduleConfig, TrainConfig
 from hpsearch.data.batches import steps_per_epoch
-from hpsearch.data.decode import Progress
+from hpsearch.data.progress import Progress
 from hpsearch.data.resident import ResidentData
 from hpsearch.data.views import DataViews
 from hpsearch.engine.feasibility import first_config
@@ -22,7 +22,8 @@ from hpsearch.engine.search_reader import load_search
 from hpsearch.engine.setup import prepare_data
 from hpsearch.engine.spec import StudySpec
 from hpsearch.errors import NonFiniteLossError, SearchError
-from hpsearch.families import family_label, initial_model, resolve_config
+from hpsearch.families import initial_model, resolve_config
+from hpsearch.names import family_label
 from hpsearch.training.device import resolve_device
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.settings import rule_setting

@@ -42,18 +42,15 @@ def draw(subject: Subject, part: ImagePart) -> Iterator[tuple[str, bytes]]:
         part: the validation images.
     """
     # matplotlib takes half a second to import, which most workers never need.
-    from hpsearch.figures import (
-        confusion_figure,
-        confusion_matrix,
-        curves_figure,
-        png_of,
-        worst_mistakes_figure,
-    )
+    from hpsearch.figures.confusion import confusion_figure, confusion_matrix
+    from hpsearch.figures.curves import curves_figure
+    from hpsearch.figures.mistakes import worst_mistakes_figure
+    from hpsearch.figures.png import png_of
 
     curves = curves_figure(
         subject.history,
+        objective=subject.objective,
         title=subject.title,
-        objective=subject.objective.name,
         batches=subject.batches,
     )
     yield CURVES, png_of(curves)

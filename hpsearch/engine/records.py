@@ -13,11 +13,12 @@ from optuna.trial import FrozenTrial
 
 from hpsearch.config import TrainConfig
 from hpsearch.engine.ledger import TestOpening, TestResult
+from hpsearch.engine.pareto import pareto_front
 from hpsearch.engine.place import CHECKPOINT, Place
 from hpsearch.engine.states import FINISHED, left_to_do, trial_state
 from hpsearch.errors import CheckpointError, SearchError
-from hpsearch.families import family_label
-from hpsearch.training.costs import Objectives, objective_rows, pareto_front
+from hpsearch.names import family_label
+from hpsearch.training.goals import Objectives, objective_rows
 from hpsearch.training.objectives import DEFAULT_OBJECTIVE, Objective, objective_info
 
 FAILURE = "failure"
@@ -290,17 +291,17 @@ def require_checkpoint(trial: TrialRecord) -> Path:
     """The trial's checkpoint file.
 
     Raises:
-        CheckpointError: it was not kept.
+        CheckpointError: the trial is not complete, or it was not kept.
     """
-    if trial.checkpoint is not None:
-        return trial.checkpoint
-    if trial.state == "complete":
+    if trial.state != "complete":
+        raise CheckpointError(
+            f"trial {trial.name} of search {trial.search!r} is {trial.state}, and only complete "
+            "trials have a checkpoint"
+        )
+    if trial.checkpoint is None:
         raise CheckpointError(
             f"there is no checkpoint in {trial.folder}: of trial {trial.name} of search "
             f"{trial.search!r} it was not kept (--keep tells of how many of each family it is), or "
             f"it was deleted; train it again: hpsearch retrain {trial.search} --trial {trial.name}"
         )
-    raise CheckpointError(
-        f"trial {trial.name} of search {trial.search!r} is {trial.state}, and only complete trials "
-        "have a checkpoint"
-    )
+    return trial.checkpoint

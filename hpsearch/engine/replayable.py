@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.engine.states import DUPLICATE
 from hpsearch.engine.study_sampler import StudySampler, all_trials
-from hpsearch.training.trainer import derive_seed
+from hpsearch.training.seeds import derive_seed
 
 # The Gaussian process tells when it is loaded that it would be faster with one more package.
 logging.getLogger("optuna._gp.batched_lbfgsb").setLevel(logging.ERROR)

@@ -24,7 +24,7 @@ from hpsearch.engine.space_filling import GridSampler, QMCSampler
 from hpsearch.engine.study_sampler import StudySampler
 from hpsearch.errors import SearchError
 from hpsearch.families import ParamValue
-from hpsearch.training.trainer import derive_seed
+from hpsearch.training.seeds import derive_seed
 
 DEFAULT_SAMPLER = "tpe"
 

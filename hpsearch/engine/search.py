@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hpsearch.data.decode import Progress
+from hpsearch.data.progress import Progress
 from hpsearch.engine.chronicle import Chronicle
 from hpsearch.engine.crew import Crew, choose_devices
 from hpsearch.engine.database import (
@@ -20,7 +20,7 @@ from hpsearch.engine.database import (
     storage_errors,
     wait_for_server,
 )
-from hpsearch.engine.estimate import estimates, measure_families, precision_text
+from hpsearch.engine.estimate import estimates, precision_text
 from hpsearch.engine.events import (
     Event,
     FamilyEstimate,
@@ -28,9 +28,9 @@ from hpsearch.engine.events import (
     Stopping,
     TrialFinished,
 )
-from hpsearch.engine.existing import peek, stored_paces
+from hpsearch.engine.existing import peek
 from hpsearch.engine.open_trials import GRACE_SECONDS
-from hpsearch.engine.opened import Opened, open_search, trials_left
+from hpsearch.engine.opened import Opened, measured_crew, open_search, trials_left
 from hpsearch.engine.outcome import tidy
 from hpsearch.engine.place import Place
 from hpsearch.engine.presence import new_owner
@@ -56,7 +56,7 @@ class SearchPlan:
     Attributes:
         data: as `SearchRecord` has it.
         spaces: by family what is searched.
-        errors, warnings: as `SearchStarted` has them.
+        workers, threads, why, errors, warnings: as `SearchStarted` has them.
     """
 
     spec: StudySpec
@@ -65,6 +65,9 @@ class SearchPlan:
     data: Mapping[str, Any]
     spaces: Mapping[str, tuple[Parameter, ...]]
     estimates: tuple[FamilyEstimate, ...]
+    workers: int
+    threads: int
+    why: str
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -75,18 +78,22 @@ def plan(
     runs: str | Path = "runs",
     storage: str | None = None,
     device: str = "auto",
+    devices: Sequence[str] = (),
+    workers: int | None = 0,
     watch: Callable[[Progress], None] | None = None,
 ) -> SearchPlan:
     """Checks a specification and estimates the time of what is left to do, without starting it.
 
     Args:
+        device, devices, workers: as `search` takes them.
         watch: is told how far the decoding of data has come that is not in the store yet.
 
     Raises:
         HpsearchError: as `search`.
     """
     spec, place = spec or StudySpec(), Place.of(runs, storage)
-    (target,) = choose_devices(spec, device, ())
+    _check_workers(workers)
+    targets = choose_devices(spec, device, devices)
     existing = peek(place, spec.name)
     data = prepare_data(spec, existing, place, watch=watch)
     _check_writable(place)
@@ -94,15 +101,20 @@ def plan(
     if existing is not None:
         record = read_search(open_storage(place), place, spec.name)
         left = record.left_to_do(left)
-    views = data.views(target, watch=watch)
-    paces = measure_families(spec, left, views, target, stored_paces(existing))
+    views = data.views(targets[0], watch=watch)
+    paces, crew = measured_crew(
+        spec, data, existing, left, views, targets[0], devices=len(targets), workers=workers
+    )
     return SearchPlan(
         spec=spec,
-        device=str(target),
+        device=", ".join(map(str, targets)),
         precision=precision_text(paces),
         data=data.summary,
         spaces=data.spaces,
         estimates=estimates(paces, left, data.epochs),
+        workers=crew.workers,
+        threads=crew.threads,
+        why=crew.why,
         errors=data.errors,
         warnings=data.warnings,
     )
@@ -223,8 +235,7 @@ def _search(
     watch: Callable[[Event], None],
     joins: bool,
 ) -> SearchRecord:
-    if workers is not None and workers < 0:
-        raise SearchError(f"workers must be 0 or more, but is {workers}")
+    _check_workers(workers)
     stop = Stop()
 
     def tell_stopping() -> None:
@@ -324,6 +335,11 @@ def _work_here(
     )
     with torch_threads(opened.crew.threads):
         work(worker, opened.studies, opened.storage, new_owner(), grace=grace)
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and workers < 0:
+        raise SearchError(f"workers must be 0 or more, but is {workers}")
 
 
 def _check_writable(place: Place) -> None:

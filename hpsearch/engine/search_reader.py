@@ -21,8 +21,7 @@ from hpsearch.engine.records import FAILURE, NOTE, SearchRecord, TrialRecord, ob
 from hpsearch.engine.states import DUPLICATE, INFEASIBLE, trial_state
 from hpsearch.engine.storage import SearchStorage
 from hpsearch.errors import SearchError
-from hpsearch.families import family_label
-from hpsearch.names import listed
+from hpsearch.names import family_label, listed
 
 
 def trial_record(

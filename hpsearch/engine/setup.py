@@ -13,7 +13,7 @@ import torch
 from hpsearch.config import WeightsConfig
 from hpsearch.data.checks.run import check_images, stored_report
 from hpsearch.data.dataset import ImageDataset, ImageShape
-from hpsearch.data.decode import Progress
+from hpsearch.data.progress import Progress, Watch
 from hpsearch.data.sources import locate
 from hpsearch.data.splits import (
     DevelopmentData,
@@ -23,7 +23,7 @@ from hpsearch.data.splits import (
     make_split,
     split_notes,
 )
-from hpsearch.data.store import Watch, cache_folder, load_dataset
+from hpsearch.data.store import cache_folder, load_dataset
 from hpsearch.data.views import DataViews
 from hpsearch.engine.existing import Existing, check_same_search
 from hpsearch.engine.feasibility import why_infeasible
@@ -31,16 +31,16 @@ from hpsearch.engine.place import SPLIT, Place
 from hpsearch.engine.spec import StudySpec
 from hpsearch.families import (
     Parameter,
+    check_first,
     check_overrides,
-    family_label,
     get_family,
     resolve_weights,
     space_fingerprint,
     space_of,
     weights_of,
 )
-from hpsearch.families._first import check_first
 from hpsearch.families._start_images import start_warnings
+from hpsearch.names import family_label
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

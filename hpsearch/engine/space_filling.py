@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpsearch.engine.states import DUPLICATE
 from hpsearch.engine.study_sampler import StudySampler, all_trials
-from hpsearch.training.trainer import derive_seed
+from hpsearch.training.seeds import derive_seed
 
 
 class UnmodelledSampler(StudySampler):

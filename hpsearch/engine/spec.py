@@ -17,8 +17,9 @@ from hpsearch.engine.place import DATABASE
 from hpsearch.engine.pruners import check_pruner
 from hpsearch.engine.samplers import check_sampler
 from hpsearch.errors import ConfigError, HpsearchError, SearchError
-from hpsearch.families import SEARCH, Override, ParamValue, Range, family_label, format_list
-from hpsearch.training.costs import Objectives, objective_rows
+from hpsearch.families import SEARCH, Override, ParamValue, Range, format_list
+from hpsearch.names import family_label
+from hpsearch.training.goals import Objectives, objective_rows
 from hpsearch.training.objectives import DEFAULT_OBJECTIVE
 from hpsearch.training.settings import Auto, Wanted
 

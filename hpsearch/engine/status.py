@@ -11,7 +11,7 @@ from hpsearch.engine.open_trials import BEATS, GRACE_SECONDS
 from hpsearch.engine.place import Place
 from hpsearch.engine.records import SearchRecord, TrialRecord, objective_of, objectives_of
 from hpsearch.engine.states import ASIDE, FINISHED
-from hpsearch.training.costs import Objectives
+from hpsearch.training.goals import Objectives
 from hpsearch.training.gpu import GpuLoad
 from hpsearch.training.objectives import Objective
 

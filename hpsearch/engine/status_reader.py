@@ -32,11 +32,11 @@ from hpsearch.engine.remaining import (
 from hpsearch.engine.samplers import exhausted, make_sampler
 from hpsearch.engine.search_reader import choose_search, search_attrs, trial_record
 from hpsearch.engine.spec import family_shares
-from hpsearch.engine.states import FINISHED
+from hpsearch.engine.states import DUPLICATE, FINISHED, INFEASIBLE
 from hpsearch.engine.status import RunningTrial, SearchStatus, Standing, State
 from hpsearch.engine.storage import SearchStorage
 from hpsearch.errors import SearchError
-from hpsearch.families import family_label
+from hpsearch.names import family_label
 
 LULL_SECONDS = 15.0
 """So long after its start, or after the end of a trial, a search is not taken for stopped: its
@@ -60,6 +60,33 @@ def search_status(
     return StatusReader(open_storage(place), place, name).read()
 
 
+def why_over(record: SearchRecord, studies: Mapping[str, optuna.Study] | None = None) -> str | None:
+    """Why nothing is left to do of a search, in words where it is not that all is done; None:
+    something is left.
+
+    Args:
+        studies: of its families, by their names in the specification; None: they are read where
+            they are needed.
+    """
+    patience = int(record.spec.get("patience", 0))
+    if record.finished >= int(record.spec["trials"]):
+        return ""
+    if patience and record.stale >= patience:
+        return f"the last {patience} trials made the best no better (--patience)"
+    left = _left(record)
+    unfinished = [f for f, count in left.items() if count and family_label(f) in record.families]
+    if not unfinished:
+        if record.count(DUPLICATE) > record.count(INFEASIBLE):
+            return "what was drawn had been measured so often that it gave up: widen the space"
+        return "so many configurations were infeasible that it gave up: narrow them"
+    if record.spec.get("sampler") == "grid":
+        if studies is None:
+            studies = _studies(open_storage(record.place), record.name, record.spec)
+        if all(exhausted(studies[family]) for family in unfinished):
+            return "all combinations of the grid have been tried"
+    return None
+
+
 class StatusReader:
     """Reads how a search stands, as often as one likes: trials that ended are read once.
 
@@ -77,18 +104,7 @@ class StatusReader:
         searches = search_attrs(storage)
         self.name = choose_search(searches, place, name)
         self._attrs = searches[self.name]
-        spec = self._attrs["spec"]
-        cached = optuna.storages.get_storage(storage)
-        stored = {study.study_name for study in storage.get_all_studies()}
-        self._studies = {
-            family: optuna.load_study(
-                study_name=study_name(self.name, family),
-                storage=cached,
-                sampler=_sampler(spec, family, share),
-            )
-            for family, share in family_shares(spec["families"], spec["trials"]).items()
-            if study_name(self.name, family) in stored  # one can be deleted in the dashboard
-        }
+        self._studies = _studies(storage, self.name, self._attrs["spec"])
         if not self._studies:  # renamed there, they still say which search they were of
             raise SearchError(f"all studies of search {self.name!r} were renamed or deleted")
         self._ended: dict[int, TrialRecord] = {}
@@ -124,7 +140,7 @@ class StatusReader:
         )
         record = self._record(attrs, trials, signs)
         running = self._running(attrs["spec"], trials, signs)
-        reason = self._why_over(record)
+        reason = why_over(record, self._studies)
         state = self._state(record, running, attrs["last_started"], is_over=reason is not None)
         return SearchStatus(
             place=self._place,
@@ -210,22 +226,6 @@ class StatusReader:
                 )
         return tuple(sorted(found, key=lambda row: -(row.seconds or 0.0)))
 
-    def _why_over(self, record: SearchRecord) -> str | None:
-        """Why nothing is left to do, in words where it is not that all is done; None: something
-        is left.
-        """
-        patience = int(record.spec.get("patience", 0))
-        left = _left(record)
-        open_families = [study for family, study in self._studies.items() if left[family]]
-        if not open_families:
-            is_done = record.finished >= int(record.spec["trials"])
-            return "" if is_done else "too many of the configurations had nothing to give"
-        if patience and record.stale >= patience:
-            return f"the last {patience} trials made the best no better (--patience)"
-        if all(map(exhausted, open_families)):
-            return "all combinations of the grid have been tried"
-        return None
-
     def _state(
         self,
         record: SearchRecord,
@@ -255,6 +255,21 @@ class StatusReader:
                 .where(TrialModel.study_id.in_(ids))
             ).one()
             return row[0] or 0.0, row[1] or 0.0, lease_table.now(session)
+
+
+def _studies(storage: SearchStorage, name: str, spec: Mapping[str, Any]) -> dict[str, optuna.Study]:
+    """The studies of a search, by family as the specification names it."""
+    cached = optuna.storages.get_storage(storage)
+    stored = {study.study_name for study in storage.get_all_studies()}
+    return {
+        family: optuna.load_study(
+            study_name=study_name(name, family),
+            storage=cached,
+            sampler=_sampler(spec, family, share),
+        )
+        for family, share in family_shares(spec["families"], spec["trials"]).items()
+        if study_name(name, family) in stored  # one can be deleted in the dashboard
+    }
 
 
 def _sampler(spec: Mapping[str, Any], family: str, share: int) -> BaseSampler | None:

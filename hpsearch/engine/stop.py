@@ -9,6 +9,12 @@ from collections.abc import Callable, Container, Iterator
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
+CTRL_C = "Ctrl-C"
+HANDED_BACK = "handed back"
+"""Why a trial stops whose worker was told to stop by its supervisor."""
+PAUSED = "paused"
+"""Why a trial stops that is to wait for others to get as far (successive halving)."""
+
 
 class Terminated(SystemExit):
     """SIGTERM: a cluster takes the machine away. The process ends at once."""
@@ -55,7 +61,7 @@ def stopped_by_signals(stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
     def on_interrupt() -> None:
         if stop.interrupted:
             raise KeyboardInterrupt
-        stop.request("Ctrl-C", interrupted=True)
+        stop.request(CTRL_C, interrupted=True)
         # Whoever watches may be in the middle of printing just now.
         threading.Thread(target=tell, daemon=True).start()
 

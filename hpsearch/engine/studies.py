@@ -24,10 +24,8 @@ from hpsearch.engine.setup import PreparedData
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.storage import quiet_optuna
 from hpsearch.errors import SearchError
-from hpsearch.families import (
-    family_label,
-)
-from hpsearch.families._first import first_params
+from hpsearch.families import first_params
+from hpsearch.names import family_label
 
 
 def create_studies(

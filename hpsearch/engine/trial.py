@@ -24,17 +24,20 @@ from hpsearch.engine.place import BATCHES, HISTORY, trial_folder
 from hpsearch.engine.records import FAILURE, NOTE, TrialRecord
 from hpsearch.engine.search_reader import trial_record
 from hpsearch.engine.states import DUPLICATE, INFEASIBLE
+from hpsearch.engine.stop import PAUSED
 from hpsearch.engine.trial_files import TrialFiles, clear
 from hpsearch.engine.worker import Worker
 from hpsearch.errors import HpsearchError, InfeasibleError, NonFiniteLossError
-from hpsearch.families import family_label, initial_model, resolve_config, suggest_config
+from hpsearch.families import initial_model, resolve_config, suggest_config
+from hpsearch.names import family_label
 from hpsearch.training.checkpoint import Checkpoint, epoch_metrics
-from hpsearch.training.costs import trial_values
 from hpsearch.training.epoch import EpochResult
+from hpsearch.training.goals import trial_values
 from hpsearch.training.history import write_batches, write_history
 from hpsearch.training.memory import PeakMemory, is_out_of_memory, release_memory
 from hpsearch.training.model import StagedModel, parameter_counts
-from hpsearch.training.trainer import Training, derive_seed
+from hpsearch.training.seeds import derive_seed
+from hpsearch.training.trainer import Training
 from hpsearch.training.tuning import device_words
 from hpsearch.training.validation import Validation
 
@@ -297,7 +300,7 @@ class Trial:
                 pause = worker.should_pause(self.name, result)
                 if (pause or worker.stop.wanted) and not training.is_over:
                     self._files.save(training.state)
-                    raise HandedBack("paused" if pause else worker.stop.reason, pause=pause)
+                    raise HandedBack(PAUSED if pause else worker.stop.reason, pause=pause)
                 self._files.save_if_due(len(history), training.state)
         return False
 

@@ -130,7 +130,8 @@ def _run(
         except BaseException:
             _hand_back_at_once(leases, lease)
             raise
-    worker.watch(TrialStopped(name=trial.name if trial else "", reason=reason))
+    if trial is not None:
+        worker.watch(TrialStopped(name=trial.name, reason=reason))
 
 
 def _hand_back_at_once(leases: Leases, lease: Lease) -> None:

@@ -21,13 +21,13 @@ from hpsearch.engine.events import DatabaseAway
 from hpsearch.engine.existing import peek, stored_paces
 from hpsearch.engine.open_trials import BEATS
 from hpsearch.engine.setup import prepare_data
-from hpsearch.engine.stop import Stop, stopped_by_signals
+from hpsearch.engine.stop import HANDED_BACK, Stop, stopped_by_signals
 from hpsearch.engine.studies import load_studies
 from hpsearch.engine.work import work
 from hpsearch.engine.worker import Worker
 from hpsearch.engine.worker_messages import LENGTH, STOP, Alive, Done, Job, Refusal
 from hpsearch.errors import HpsearchError, SearchError
-from hpsearch.families import family_label
+from hpsearch.names import family_label
 from hpsearch.training.device import resolve_device
 from hpsearch.training.memory import keep_freed_memory
 
@@ -90,7 +90,7 @@ def _read(count: int) -> bytes:
 def _listen(stop: Stop) -> None:
     """Waits for the wish to stop, or for the supervisor's end."""
     told = os.read(_STDIN, len(STOP))
-    stop.request("handed back" if told == STOP else "its supervisor is gone")
+    stop.request(HANDED_BACK if told == STOP else "its supervisor is gone")
 
 
 def _beat(out: _Out, every: float) -> None:

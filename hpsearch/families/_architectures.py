@@ -126,7 +126,7 @@ def _make_maxvit(name: str, shape: ImageShape) -> nn.Module:
     if shape.height != shape.width or shape.height % 224:
         raise InfeasibleError(
             f"{name} takes square images whose sides are multiples of 224, but they are "
-            f"{shape.height}x{shape.width}; use images of at least 224x224"
+            f"{shape.height}x{shape.width}; bring them to 224x224 (square ones: image_size=224)"
         )
     return _make(name, shape, input_size=(shape.height, shape.width))
 

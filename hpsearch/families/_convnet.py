@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import nn
 
-from hpsearch.config import JsonConfig, Options, check_bool, check_choice, check_int
+from hpsearch.checks import JsonConfig, Options, check_bool, check_choice, check_int
 from hpsearch.data.dataset import ImageShape
 from hpsearch.data.words import plural
 from hpsearch.errors import ConfigError
@@ -121,16 +121,8 @@ def most_blocks(shape: ImageShape) -> int:
     return min(shape.height, shape.width).bit_length() - 1
 
 
-def least_size(options: Options) -> int:
-    """The least height and width of images that a network with these options can take.
-
-    Raises:
-        ConfigError: a wrong option.
-    """
-    return least_side(_windows(CnnOptions.from_dict(options)))
-
-
-def _windows(o: CnnOptions) -> list[Window]:
+def windows_of(o: CnnOptions) -> list[Window]:
+    """Its convolutions and pools, from input to head."""
     padding = o.kernel // 2 if o.padding == "same" else 0
     windows = []
     for block in range(1, len(o.block_channels) + 1):
@@ -143,7 +135,7 @@ def _windows(o: CnnOptions) -> list[Window]:
 
 
 def _last_map(o: CnnOptions, shape: ImageShape) -> tuple[int, int]:
-    windows = _windows(o)
+    windows = windows_of(o)
     of_block = o.convs + 1
     blocks = len(o.block_channels)
     fitting = [

@@ -7,13 +7,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
+from hpsearch.checks import Options
 from hpsearch.config import (
     Balance,
     DropoutConfig,
     InputConfig,
     LossConfig,
     OptimizerConfig,
-    Options,
     ScheduleConfig,
     WeightsConfig,
 )
@@ -21,13 +21,16 @@ from hpsearch.data.dataset import ImageShape
 from hpsearch.data.preprocessing import input_shape
 from hpsearch.errors import InfeasibleError
 from hpsearch.families._parameter import ParamValue
-from hpsearch.families._published import is_published
+from hpsearch.families._published import IMAGENET, is_published
 from hpsearch.families._space import Suggester
 from hpsearch.families._weights import WeightsInfo, weights_info
 from hpsearch.training.model import StagedModel
 
 IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
 NO_WEIGHTS = "none"
+
+Default = Mapping[str, ParamValue | Callable[[ImageShape], ParamValue]]
+"""By name of a parameter one value. One that depends on the images is a function of their shape."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,8 +72,7 @@ class Family:
             plain values, never a trial.
         defaults: settings known to work, tried first; each a value for every parameter that
             the space asks for under them. Values for parameters that it does not ask for are
-            passed over; they serve where an override leads to these parameters. A value that
-            depends on the images is a function of their shape.
+            passed over; they serve where an override leads to these parameters.
         presets: by name of a network from the literature or a report, its options.
         published: (options) -> the model of torchvision whose published weights fit; None for a
             family without any.
@@ -79,9 +81,16 @@ class Family:
     summary: str
     suggest: Callable[[Suggester, ImageShape], Suggestion]
     build: Callable[[Options, ImageShape, int], StagedModel]
-    defaults: tuple[Mapping[str, ParamValue | Callable[[ImageShape], ParamValue]], ...]
+    defaults: tuple[Default, ...]
     presets: Mapping[str, Options] = dataclasses.field(default_factory=dict)
     published: Callable[[Options], str] | None = None
+
+
+def by_shape(
+    condition: Callable[[ImageShape], bool], then: ParamValue, other: ParamValue
+) -> Callable[[ImageShape], ParamValue]:
+    """For `Family.defaults`: a value for images whose shape has the `condition`, and another."""
+    return lambda shape: then if condition(shape) else other
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +98,7 @@ class Start:
     """What is known before a family asks for its own options.
 
     Attributes:
-        family: its name.
+        family: what it is called in tables.
         shape: of the model's input. Where published weights decide it (they may depend on the
             options), that of the data until `suggest_training`.
         largest: the shape of the largest input that the search can have: ranges that depend on the
@@ -118,7 +127,6 @@ def ask_start(
     s: Suggester,
     shape: ImageShape,
     *,
-    family: str,
     presets: Mapping[str, Options] | None = None,
     pretrained: str | None = None,
     transfers: bool = True,
@@ -134,31 +142,30 @@ def ask_start(
 
     Raises:
         InfeasibleError: a preset together with an export, which has options of its own.
-        CheckpointError: weights that do not exist, or an export of another family.
+        ConfigError: an export of another family.
+        CheckpointError: weights that do not exist, or a file that holds none.
     """
     options: Options | None = None
     if presets:
         name = s.categorical("preset", tuple(presets), off="", help="a network known by name")
         options = presets[name] if name else None
-    sources = (NO_WEIGHTS,) if pretrained is None else ("imagenet", NO_WEIGHTS)
-    usual = pretrained or NO_WEIGHTS
-    possible: tuple[str, ...] = sources
     source = NO_WEIGHTS
+    possible: tuple[str, ...] = (NO_WEIGHTS,)
     if transfers:
-        possible = s.choices("weights", sources, open=True, off=usual)
         source = s.categorical(
             "weights",
-            sources,
+            (NO_WEIGHTS,) if pretrained is None else (IMAGENET, NO_WEIGHTS),
             open=True,
-            off=usual,
+            off=pretrained or NO_WEIGHTS,
             help="what training starts from: "
             + ("" if pretrained is None else "imagenet or another name of torchvision's weights, ")
             + "an export of this family, or none",
         )
+        possible = s.choices("weights")
     weights = None if source == NO_WEIGHTS else source
     info = None
     if weights is not None and (pretrained is None or not is_published(weights)):
-        info = weights_info(weights, family=family, published=None)
+        info = weights_info(weights, family=s.family, published=None)
         if info.options is not None and options is not None:
             raise InfeasibleError(
                 f"the export {weights} has options of its own, so preset must be left out"
@@ -172,7 +179,7 @@ def ask_start(
         help="shorter side of the images in pixels; 0: that of the data, or of the weights",
     )
     start = Start(
-        family=family,
+        family=s.family,
         shape=shape,
         largest=shape,
         data=shape,
@@ -182,8 +189,7 @@ def ask_start(
         info=info,
         image_size=image_size,
     )
-    sizes = s.extremes("image_size", IMAGE_SIZES, least=1, off=0)
-    shapes = [_input_shape(start, size) for size in sizes]
+    shapes = [_input_shape(start, size) for size in s.extremes("image_size")]
     return dataclasses.replace(
         start,
         shape=_input_shape(start, image_size),

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpsearch import families
 from hpsearch.data.dataset import ImageShape
 from hpsearch.errors import HpsearchError, SpaceError
+from hpsearch.families._family_space import (
+    does_not_exist,
+    families_with,
+    own_overrides,
+    space_of,
+    suggestion_of,
+    whole_space,
+)
+from hpsearch.families._known_good import default_params, distinct
 from hpsearch.families._parameter import Override, Parameter, ParamValue, listed_values
 from hpsearch.families._space import Explorer
 from hpsearch.names import family_label
@@ -30,7 +38,7 @@ def check_first(
     for number, configuration in enumerate(first, start=1):
         for key in configuration:
             try:
-                families.families_with(key, names, shape)
+                families_with(key, names, shape)
             except SpaceError as error:
                 raise SpaceError(f"first, configuration {number}: {error}; {_WAY_OUT}") from None
     for name in names:
@@ -59,16 +67,15 @@ def first_params(
             raise SpaceError(
                 f"first, configuration {number} for {family_label(name)}: {error}; {_WAY_OUT}"
             ) from None
-    params += families.default_params(name, shape, overrides)
-    return [row for number, row in enumerate(params) if row not in params[:number]]
+    return distinct([*params, *default_params(name, shape, overrides)])
 
 
 def _given(
     name: str, shape: ImageShape, configuration: Mapping[str, ParamValue | list[Any]]
 ) -> dict[str, ParamValue]:
     """The values of a configuration that are meant for the family, as trials have them."""
-    own = families.own_overrides(name, configuration)
-    whole = families.whole_space(name, shape)
+    own = own_overrides(name, configuration)
+    whole = whole_space(name, shape)
     return {key: _only_value(whole[key].narrowed(own[key])) for key in own if key in whole}
 
 
@@ -89,12 +96,11 @@ def _completed(
     """
     label = family_label(name)
     fixed = {f"{label}.{key}": value for key, value in given.items()}
-    near = families.default_params(name, shape, {**overrides, **fixed})
+    near = default_params(name, shape, {**overrides, **fixed})
     params = next((row for row in near if given.keys() <= row.keys()), near[0])
     # So far it is of the space that the given values narrow; the trial will be asked for another.
     trial = Explorer({**params, **given})
-    suggester = families.Suggester(trial, families.own_overrides(name, overrides))
-    families.get_family(name).suggest(suggester, shape)
+    suggestion_of(name, trial, shape, overrides)
     not_asked = {key: value for key, value in given.items() if key not in trial.asked}
     if not_asked:
         _check_off(name, shape, overrides, not_asked)
@@ -104,7 +110,7 @@ def _completed(
             choices = f"one of {listed_values(row.choices)}"
             allowed = choices if row.kind == "categorical" else row
             raise SpaceError(f"{key} must be {allowed}, but is {given[key]!r}")
-    return {key: trial.answers[key] for key in trial.asked}
+    return trial.params
 
 
 def _check_off(
@@ -114,11 +120,11 @@ def _check_off(
     given: Mapping[str, ParamValue],
 ) -> None:
     """Refuses values for what trials are not asked for, unless they all have them anyway."""
-    rows = {row.name: row for row in families.space_of(name, shape, overrides, everything=True)}
+    rows = {row.name: row for row in space_of(name, shape, overrides, everything=True)}
     for key, value in given.items():
         row = rows.get(key)
         if row is None or row.searched:
-            raise families.does_not_exist(key, families.whole_space(name, shape)[key])
+            raise does_not_exist(key, whole_space(name, shape)[key])
         if row.off != value:
             usual = "not given in any trial" if row.off == "" else f"{row.off!r} in every trial"
             raise SpaceError(

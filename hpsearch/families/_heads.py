@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from hpsearch.config import check_choice, check_int
+from hpsearch.checks import check_choice, check_int
 from hpsearch.errors import ConfigError
 from hpsearch.training.dropout import ScheduledDropout
 
@@ -57,7 +57,6 @@ def make_head(
     n_classes: int,
     *,
     activation: str = "relu",
-    dropout: bool = True,
 ) -> list[nn.Module]:
     """Fully connected layers from flat features to logits: for `hidden` (500, 64), dropout,
     Linear(features, 500), activation, dropout, Linear(500, 64), activation, dropout,
@@ -67,7 +66,6 @@ def make_head(
         features: length of the input.
         hidden: units of the layers before the last; empty: one linear layer.
         activation: after each hidden layer, a row of `ACTIVATIONS`.
-        dropout: whether there is dropout before each linear layer.
 
     Shapes:
         input float32 (n, features), output (n, n_classes).
@@ -79,8 +77,7 @@ def make_head(
     check_activation("activation", activation)
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [ScheduledDropout()] if dropout else []
-        layers += [nn.Linear(features, width), *activation_layers(activation)]
+        layers += [ScheduledDropout(), nn.Linear(features, width)]
+        layers += activation_layers(activation)
         features = width
-    layers += [ScheduledDropout()] if dropout else []
-    return [*layers, nn.Linear(features, n_classes)]
+    return [*layers, ScheduledDropout(), nn.Linear(features, n_classes)]

@@ -6,10 +6,12 @@ import builtins
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from hpsearch.errors import SpaceError
+from hpsearch.names import value_text
 
 ParamValue = bool | int | float | str
 
@@ -51,7 +53,8 @@ class Parameter:
         least: an override may give any whole number from here, or a range of them.
         open: an override may give any text.
         searched: whether a trial is asked for it.
-        condition: by name of another parameter, the values under which this one exists.
+        condition: by name of another parameter, the values under which this one exists; of a
+            list "" where it is not given, and "given".
     """
 
     name: str
@@ -107,7 +110,9 @@ class Parameter:
 
     @property
     def middle(self) -> ParamValue:
-        """The middle of the range, on its scale; the first of the choices."""
+        """The middle of the range, on its scale; the middle one of choices that are whole numbers,
+        and the first of others.
+        """
         if self.kind == "categorical":
             numeric = all(isinstance(choice, int) for choice in self.choices)
             return self.choices[len(self.choices) // 2 if numeric else 0]
@@ -160,8 +165,15 @@ class Parameter:
                     f"{self.name} must be a number, {least:g} to {most:g}, but got {bound!r}"
                     f"{_range_hint(bound)}"
                 )
-            if not is_number or not least <= bound <= most:  # type: ignore[operator]
-                limits = f"within {least:g} to {most:g}" if most < math.inf else f"from {least:g}"
+            # A whole number can be larger than any float: that is not finite either.
+            if (
+                not is_number
+                or not least <= bound <= most  # type: ignore[operator]
+                or not abs(bound) <= sys.float_info.max  # type: ignore[arg-type]
+            ):
+                limits = f"within {least:g} to {most:g}"
+                if most == math.inf:
+                    limits = f"a finite number from {least:g}"
                 raise SpaceError(f"{self.name} must be {limits}, but got {_show(override)}")
             if self.kind == "int" and bound != int(bound):  # type: ignore[arg-type]
                 raise SpaceError(f"{self.name} must be a whole number, but got {_show(override)}")
@@ -183,6 +195,8 @@ class Parameter:
         return dataclasses.replace(row, low=min(numbers), high=max(numbers))
 
     def _chosen(self, chosen: tuple[ParamValue | Sequence[Any], ...]) -> Parameter:
+        if self.open:  # a name can be all digits
+            chosen = tuple(str(name) if type(name) is int else name for name in chosen)
         allowed = (*self.choices, *self.also, *(() if self.off is None else (self.off,)))
         foreign = [choice for choice in chosen if choice not in allowed and not self._fits(choice)]
         if foreign or not chosen:
@@ -227,6 +241,23 @@ def listed_values(values: Iterable[ParamValue]) -> str:
     return ", ".join(str(value) for value in values)
 
 
+def condition_text(condition: Mapping[str, Sequence[ParamValue]]) -> str:
+    """When a parameter exists, such as: optimizer sgd or muon, without preset.
+
+    Args:
+        condition: see `Parameter`.
+    """
+    parts = []
+    for other, values in condition.items():
+        if list(values) == [""]:
+            parts.append(f"without {other}")
+        elif list(values) == ["given"]:
+            parts.append(f"with {other}")
+        else:
+            parts.append(f"{other} {' or '.join(value_text(value) for value in values)}")
+    return ", ".join(parts)
+
+
 def format_list(items: Iterable[ParamValue]) -> str:
     """A list as it is written in overrides, trials and tables: 512/256/128."""
     return "/".join(str(item) for item in items)
@@ -250,24 +281,29 @@ def _show(override: object) -> str:
     return repr(override)
 
 
-def parse_override(text: str) -> tuple[str, Override]:
+def parse_override(text: str, *, option: str = "--set") -> tuple[str, Override]:
     """Reads `NAME=VALUE`, `NAME=LOW..HIGH` or `NAME=CHOICE,CHOICE` as written after `--set`.
+
+    Args:
+        option: after which it was written, for the errors.
 
     Raises:
         SpaceError: the text has no such form.
     """
     name, equals, value = (part.strip() for part in text.partition("="))
     if not (name and equals and value):
-        raise SpaceError(f"--set takes NAME=VALUE, for example lr=1e-3, but got {text!r}")
+        raise SpaceError(f"{option} takes NAME=VALUE, for example lr=1e-3, but got {text!r}")
     low, dots, high = value.partition("..")
     if dots and "/" not in value and "\\" not in value:  # which is a path, or a list
         ends = (_parse_value(low), _parse_value(high))
         if not all(isinstance(end, int | float) for end in ends):
-            raise SpaceError(f"--set {name}: a range is two numbers, LOW..HIGH, but got {value!r}")
+            raise SpaceError(
+                f"{option} {name}: a range is two numbers, LOW..HIGH, but got {value!r}"
+            )
         try:
             return name, Range(*ends)  # type: ignore[arg-type]
         except SpaceError as error:
-            raise SpaceError(f"--set {name}: {error}") from None
+            raise SpaceError(f"{option} {name}: {error}") from None
     if "," in value:
         return name, tuple(_parse_value(part) for part in value.split(",") if part.strip())
     return name, _parse_value(value)

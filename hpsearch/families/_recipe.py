@@ -6,14 +6,13 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from hpsearch.checks import Option, Options
 from hpsearch.config import (
     Balance,
     DropoutConfig,
     InputConfig,
     LossConfig,
     OptimizerConfig,
-    Option,
-    Options,
     ScheduleConfig,
     WeightsConfig,
 )
@@ -185,8 +184,8 @@ def _ask_optimizer(
     it is one axis of every plot. Weights that are good already take smaller steps.
     """
     also = [row.name for row in OPTIMIZERS if row.name not in optimizers]
-    ranges = [optimizer_info(name).lr for name in s.choices("optimizer", optimizers, also=also)]
     name = s.categorical("optimizer", optimizers, also=also, help="what takes the steps")
+    ranges = [optimizer_info(choice).lr for choice in s.choices("optimizer")]
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     if any(start.sources):
         low /= 10

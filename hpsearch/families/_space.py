@@ -1,8 +1,8 @@
 """Search spaces as code: what asks for parameters, and what lists them.
 
-A family's `suggest` asks a `Suggester` for values. Behind it stands anything that has
-Optuna's `suggest_float`, `suggest_int` and `suggest_categorical`: a trial of a study, a
-`FixedTrial` in a test, or the `Explorer` below that walks the space to list it.
+A family's `suggest` asks a `Suggester` for values. Behind it stands the `Explorer` below that
+walks the space to list it, or anything that has Optuna's `suggest_float`, `suggest_int` and
+`suggest_categorical`: a trial of a study, or a `FixedTrial` in a test.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import json
 import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from hpsearch.errors import InfeasibleError, SpaceError
 from hpsearch.families._parameter import Override, Parameter, ParamValue, format_list
+
+Result = TypeVar("Result")
 
 
 class TrialLike(Protocol):
@@ -43,11 +45,20 @@ class Suggester:
         trial: gives the values.
         overrides: by name of a parameter; names that the space does not ask for are ignored
             here (`check_overrides` finds them before a search).
+        family: what the family whose space it is is called in tables (see `family_label`).
     """
 
-    def __init__(self, trial: TrialLike, overrides: Mapping[str, Override] | None = None) -> None:
+    def __init__(
+        self,
+        trial: TrialLike | Explorer,
+        overrides: Mapping[str, Override] | None = None,
+        *,
+        family: str = "",
+    ) -> None:
+        self.family = family
         self._trial = trial
         self._overrides = overrides or {}
+        self._asked: dict[str, Parameter] = {}
 
     def float(
         self,
@@ -94,7 +105,16 @@ class Suggester:
         help: str = "",
     ) -> str:
         """One of these names."""
-        return str(self._ask(_names(name, choices, also=also, open=open, off=off, help=help)))
+        row = Parameter(
+            name=name,
+            kind="categorical",
+            choices=tuple(choices),
+            also=tuple(also),
+            open=open,
+            off=off,
+            help=help,
+        )
+        return str(self._ask(row))
 
     def number(
         self,
@@ -149,31 +169,16 @@ class Suggester:
         row = Parameter(name=name, kind="list", item="name", off="", help=help)
         return tuple(str(item) for item in row.items(str(self._ask(row))))
 
-    def choices(
-        self,
-        name: str,
-        choices: Sequence[str],
-        *,
-        also: Sequence[str] = (),
-        open: bool = False,
-        off: str | None = None,
-    ) -> tuple[str, ...]:
-        """What `categorical` can give under the overrides, without asking for one of them."""
-        row = self._narrow(_names(name, choices, also=also, open=open, off=off))
+    def choices(self, name: str) -> tuple[str, ...]:
+        """All that a `categorical` that was asked for can be under the overrides."""
+        row = self._asked[name]
         return tuple(str(choice) for choice in (row.choices if row.searched else (row.off,)))
 
-    def extremes(
-        self,
-        name: str,
-        choices: Sequence[builtins.int],
-        *,
-        least: builtins.int | None = None,
-        off: builtins.int | None = None,
-    ) -> tuple[builtins.int, builtins.int]:
-        """The least and the greatest of the numbers that an override leaves, without asking."""
-        row = self._narrow(
-            Parameter(name=name, kind="categorical", choices=tuple(choices), least=least, off=off)
-        )
+    def extremes(self, name: str) -> tuple[builtins.int, builtins.int]:
+        """The least and the greatest that a `number` that was asked for can be under the
+        overrides.
+        """
+        row = self._asked[name]
         if not row.searched:
             return builtins.int(row.off or 0), builtins.int(row.off or 0)
         ends = (row.low, row.high) if row.kind == "int" else row.choices
@@ -185,7 +190,7 @@ class Suggester:
         return row if row.off is None else dataclasses.replace(row, searched=False)
 
     def _ask(self, row: Parameter) -> ParamValue:
-        row = self._narrow(row)
+        row = self._asked[row.name] = self._narrow(row)
         if isinstance(self._trial, Explorer):
             return self._trial.answer(row)
         if not row.searched:
@@ -199,29 +204,9 @@ class Suggester:
         return chosen
 
 
-def _names(
-    name: str,
-    choices: Sequence[str],
-    *,
-    also: Sequence[str] = (),
-    open: bool = False,
-    off: str | None = None,
-    help: str = "",
-) -> Parameter:
-    return Parameter(
-        name=name,
-        kind="categorical",
-        choices=tuple(choices),
-        also=tuple(also),
-        open=open,
-        off=off,
-        help=help,
-    )
-
-
 class Explorer:
-    """Stands in for a trial: records what it is asked for and answers with what it is told to, or
-    the nearest that is allowed; else with the value of what is not searched, or the middle.
+    """Stands in for a trial: records what a `Suggester` asks for and answers with what it is told
+    to, or the nearest that is allowed; else with the value of what is not searched, or the middle.
 
     Args:
         answers: by name of a parameter.
@@ -232,21 +217,6 @@ class Explorer:
         self.answers = dict(answers)
         self.asked: dict[str, Parameter] = {}
         self._everything = everything
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
-        """As a trial does."""
-        row = Parameter(name=name, kind="float", low=low, high=high, log=log)
-        return float(self.answer(row))
-
-    def suggest_int(self, name: str, low: int, high: int, *, log: bool) -> int:
-        """As a trial does."""
-        row = Parameter(name=name, kind="int", low=low, high=high, log=log)
-        return int(self.answer(row))
-
-    def suggest_categorical(self, name: str, choices: Sequence[ParamValue]) -> ParamValue:
-        """As a trial does."""
-        row = Parameter(name=name, kind="categorical", choices=tuple(choices))
-        return self.answer(row)
 
     def answer(self, row: Parameter) -> ParamValue:
         """The value of a parameter."""
@@ -266,34 +236,40 @@ class Explorer:
         self.answers[row.name] = value
         return value
 
+    @property
+    def params(self) -> dict[str, ParamValue]:
+        """The values of exactly those parameters that were asked for."""
+        return {name: self.answers[name] for name in self.asked}
+
 
 def explore(
-    suggest: Callable[[TrialLike], object], *, everything: bool = False
+    suggest: Callable[[Explorer], object], *, everything: bool = False
 ) -> tuple[Parameter, ...]:
     """Lists the parameters of a space, conditional ones included, by running it.
 
     Each parameter is tried at each of its choices (a number at both ends), the others staying
     as they were when it was first met; so a parameter that exists only for one choice of
-    another is found, one that needs two choices at once by chance only.
+    another is found, one that needs two choices at once by chance only. What is infeasible is
+    passed over. In a `condition`, any value of a list that an override gives is "given".
 
     Args:
         everything: list also what is not searched unless an override says so.
 
     Raises:
         SpaceError: a parameter has different ranges at different places.
+        InfeasibleError: nothing feasible was found (see `first_feasible`).
     """
     found: dict[str, Parameter] = {}
     values: dict[str, dict[str, set[ParamValue]]] = {}
     depends: dict[str, set[str]] = {}
-    waiting: list[tuple[dict[str, ParamValue], str, set[str]]] = [({}, "", set())]
+    start, _ = first_feasible(suggest, {}, everything=everything)
+    waiting: list[tuple[dict[str, ParamValue], str, set[str]]] = [(start.answers, "", set())]
     while waiting:
         answers, changed, before = waiting.pop(0)
         explorer = Explorer(answers, everything=everything)
         try:
             suggest(explorer)
         except InfeasibleError:
-            if not changed:
-                raise
             continue
         if changed:
             for name in before ^ set(explorer.asked):
@@ -303,8 +279,7 @@ def explore(
             for other in explorer.asked:
                 seen.setdefault(other, set()).add(explorer.answers[other])
             if name in found:
-                if found[name] != row:
-                    raise SpaceError(f"parameter {name!r} is both {found[name]} and {row}")
+                _check_same(found[name], row)
                 continue
             found[name] = row
             asked = set(explorer.asked)
@@ -313,13 +288,32 @@ def explore(
         dataclasses.replace(
             row,
             condition={
-                other: tuple(sorted(values[name].get(other, ()), key=str))
+                other: _in_condition(found[other], values[name][other])
                 for other in sorted(depends.get(name, ()))
-                if other != name and len(values[name].get(other, ())) > 0
+                if other != name and other in values[name]
             },
         )
         for name, row in found.items()
     )
+
+
+def _check_same(row: Parameter, again: Parameter) -> None:
+    for field in (field.name for field in dataclasses.fields(row)):
+        one, other = getattr(row, field), getattr(again, field)
+        if one != other:
+            raise SpaceError(
+                f"parameter {row.name!r} is asked for with the {field} {one!r} and, under other "
+                f"values, {other!r}; it must be the same everywhere"
+            )
+
+
+def _in_condition(row: Parameter, values: set[ParamValue]) -> tuple[ParamValue, ...]:
+    """The values of `row` under which another parameter exists. Of a list that only an override
+    gives, one was tried where any will do.
+    """
+    if row.kind == "list":
+        values = {"given" if value else value for value in values}
+    return tuple(sorted(values, key=str))
 
 
 def _ends(row: Parameter) -> tuple[ParamValue, ...]:
@@ -329,15 +323,49 @@ def _ends(row: Parameter) -> tuple[ParamValue, ...]:
     return row.choices if row.kind == "categorical" else (row.low, row.high)
 
 
+def first_feasible(
+    suggest: Callable[[Explorer], Result],
+    answers: Mapping[str, ParamValue],
+    *,
+    everything: bool = False,
+) -> tuple[Explorer, Result]:
+    """Runs a space with `answers` and, where these are infeasible, with each parameter at its
+    other choices (a number at both ends) until it is feasible.
+
+    Returns:
+        The explorer that was asked, and what `suggest` gave.
+
+    Raises:
+        InfeasibleError: none of them is feasible; what was wrong with `answers`.
+    """
+    waiting, varied = [dict(answers)], set[str]()
+    errors: list[InfeasibleError] = []
+    for tried in waiting:  # which grows meanwhile
+        explorer = Explorer(tried, everything=everything)
+        try:
+            return explorer, suggest(explorer)
+        except InfeasibleError as error:
+            errors.append(error)
+        # What was asked last is most likely what did not fit.
+        for name, row in reversed(explorer.asked.items()):
+            if name not in varied:
+                varied.add(name)
+                waiting += [{**explorer.answers, name: value} for value in _ends(row)]
+    raise errors[0]
+
+
 def settle(
-    suggest: Callable[[TrialLike], object], values: Mapping[str, ParamValue]
+    suggest: Callable[[Explorer], object], values: Mapping[str, ParamValue]
 ) -> dict[str, ParamValue]:
     """A value for exactly those parameters that a space asks for, as near to `values` as it
     allows; the middle of the range where `values` has none.
+
+    Raises:
+        InfeasibleError: they cannot be trained.
     """
     explorer = Explorer(values)
     suggest(explorer)
-    return {name: explorer.answers[name] for name in explorer.asked}
+    return explorer.params
 
 
 def space_fingerprint(parameters: Sequence[Parameter]) -> str:

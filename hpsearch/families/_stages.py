@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hpsearch.data.dataset import ImageShape
 from hpsearch.errors import InfeasibleError
 from hpsearch.families._architectures import Step, architecture_of
-from hpsearch.families._stems import change_stem, stems_of, take_gray, without_pool
+from hpsearch.families._stems import change_stem, keeps_kernel, stems_of, take_gray, without_pool
 from hpsearch.training.dropout import ScheduledDropout
 
 POOLS = ("avg", "max", "flat")
@@ -56,8 +56,10 @@ def take_apart(name: str, shape: ImageShape, *, stem: str, pool: str) -> Parts:
     if stem not in plan.stems:
         raise InfeasibleError(f"{name} has no stem {stem!r}; it has {', '.join(plan.stems)}")
     change_stem(model, stem, architecture.small)
+    kept = [key for key, own in model.state_dict(keep_vars=True).items() if own is state[key]]
     if shape.channels == 1:
-        take_gray(model)
+        take_gray(model)  # only weights for gray images fit then, but they are called the same
+        state = model.state_dict(keep_vars=True)
     if architecture.fit is not None:
         architecture.fit(model, shape)
     chain = architecture.trunk(model)
@@ -70,12 +72,14 @@ def take_apart(name: str, shape: ImageShape, *, stem: str, pool: str) -> Parts:
     layers, head = _split_tail(_pooled(name, architecture.tail(model), pool))
     stages |= layers
     every = {**stages, "head": nn.Sequential(*head)}
-    return Parts(stages=stages, head=head, published=_published(every, state))
+    return Parts(stages=stages, head=head, published=_published(every, state, kept))
 
 
-def _published(stages: Mapping[str, nn.Module], state: Mapping[str, Tensor]) -> dict[str, str]:
-    """The names in `state` of the tensors in `stages` that are the same."""
-    names = {id(tensor): name for name, tensor in state.items()}
+def _published(
+    stages: Mapping[str, nn.Module], state: Mapping[str, Tensor], kept: Sequence[str]
+) -> dict[str, str]:
+    """The names in `state` of the tensors in `stages` that are the same, if among those `kept`."""
+    names = {id(state[name]): name for name in kept}
     own = nn.ModuleDict(stages).state_dict(prefix="stages.", keep_vars=True)
     return {key: names[id(tensor)] for key, tensor in own.items() if id(tensor) in names}
 
@@ -92,12 +96,14 @@ class _Plan:
         trunk: by name of a stage, the first of its steps, and the one after its last.
         stages: names of all stages.
         stems: those of `STEMS` that it has.
+        fitting: those of them that published weights fit.
         features: how many the classifier gets, with the published stem and pool.
     """
 
     trunk: dict[str, tuple[int, int]]
     stages: tuple[str, ...]
     stems: tuple[str, ...]
+    fitting: tuple[str, ...]
     features: int
 
 
@@ -118,10 +124,12 @@ def _plan(name: str) -> _Plan:
     names = [architecture.stem] if architecture.stem else []
     names += [f"{architecture.stage}{number}" for number in range(1, 1 + len(starts) - len(names))]
     layers, _ = _split_tail(tail)
+    stems = stems_of(architecture, model)
     return _Plan(
         trunk=dict(zip(names, zip(starts, [*starts[1:], len(chain)], strict=True), strict=True)),
         stages=(*names, *layers, "head"),
-        stems=stems_of(architecture, model),
+        stems=stems,
+        fitting=tuple(stem for stem in stems if keeps_kernel(model, stem, architecture.small)),
         features=features.shape[1],
     )
 
@@ -139,13 +147,16 @@ def stage_names(name: str) -> tuple[str, ...]:
     return _plan(name).stages
 
 
-def stem_names(name: str) -> tuple[str, ...]:
+def stem_names(name: str, *, published: bool = False) -> tuple[str, ...]:
     """Those of `STEMS` that the model called `name` has.
+
+    Args:
+        published: only those that published weights fit.
 
     Raises:
         ConfigError: an unknown model.
     """
-    return _plan(name).stems
+    return _plan(name).fitting if published else _plan(name).stems
 
 
 def _pooled(name: str, tail: list[Step], pool: str) -> list[Step]:

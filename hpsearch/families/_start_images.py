@@ -30,9 +30,10 @@ from hpsearch.data.splits import Split
 from hpsearch.data.store import load_dataset
 from hpsearch.errors import CheckpointError, DataError
 from hpsearch.families._published import is_published
-from hpsearch.families._statefile import file_sha256, file_stamp, is_checkpoint, read_content
+from hpsearch.families._statefile import file_sha256, file_stamp, read_content
 from hpsearch.families._weights import MODEL_FILE
 from hpsearch.names import printable
+from hpsearch.training.content import is_content
 
 _CONFIG = "config.json"
 
@@ -168,7 +169,7 @@ def _start_images(weights: WeightsConfig) -> StartImages:
             return _unknown(f"{name} is not there any more")
         if weights.sha256 and file_sha256(path) != weights.sha256:
             return _unknown(f"{name} holds another model now")
-        if not is_checkpoint(read_content(path)):
+        if not is_content(read_content(path)):
             return StartImages()
         return _of_export(path.parent, name)
     except CheckpointError as error:

@@ -62,11 +62,6 @@ def _sha256(path: Path, stamp: Stamp | None) -> str:
         raise CheckpointError(f"{printable(str(path))}: {error.strerror or error}") from None
 
 
-def is_checkpoint(content: object) -> bool:
-    """Whether what `read_content` gave is a checkpoint of ours; `load_checkpoint` checks it."""
-    return isinstance(content, Mapping) and {"document", "state", "sha256"} <= set(content)
-
-
 def read_content(path: Path) -> Any:
     """What a file of torch or safetensors holds. Tensors stay in the file until they are used.
 

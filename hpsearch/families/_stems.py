@@ -16,7 +16,7 @@ STEMS = ("standard", "small", "stride1")
 """standard: as published. small: the first convolution has stride 1 and a smaller kernel, and no
 pool follows, as ResNets have it for CIFAR (He et al., arXiv 1512.03385, sec. 4.2); models that cut
 the image into patches cut smaller ones. stride1: the same, but the kernel is the published one, so
-that published weights fit.
+that published weights fit; where that is as small already, the two are the same.
 """
 
 
@@ -30,6 +30,15 @@ def stems_of(architecture: Architecture, model: nn.Module) -> tuple[str, ...]:
     if not architecture.small:
         return STEMS[:1]
     return STEMS[:2] if _cuts_patches(first_convolution(model)[1]) else STEMS
+
+
+def keeps_kernel(model: nn.Module, stem: str, small: int) -> bool:
+    """Whether a stem has the first kernel of the published one, so that its weights fit.
+
+    Args:
+        small: side of the kernel in the small stem.
+    """
+    return stem != "small" or first_convolution(model)[1].kernel_size == (small, small)
 
 
 def change_stem(model: nn.Module, stem: str, small: int) -> None:

@@ -55,7 +55,7 @@ def matching(
             continue  # older files do not count batches; nothing that is used here depends on it
         if name not in names:
             missing.append(name)
-            hints.append(_GRAY_MODEL if _is_gray(tensor.shape) else _OTHER_STEM)
+            hints.append(_OTHER_STEM)
         elif given is None:
             missing.append(names[name])
             hints.append(_OTHER_NETWORK)
@@ -77,11 +77,6 @@ def matching(
         problems.append(f"but {listed(list(state), _SHOWN)}")
     problems += [listed(others, _SHOWN)] if others else []
     raise CheckpointError(f"the weights do not fit the model: {', '.join(problems)}; {hints[0]}")
-
-
-def _is_gray(shape: Sequence[int]) -> bool:
-    """Whether it is that of a convolution's weights for images of one channel."""
-    return len(shape) == 4 and shape[1] == 1
 
 
 def _shape_hint(given: Sequence[int], wanted: Sequence[int]) -> str:

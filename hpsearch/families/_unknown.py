@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping
 
 from hpsearch.errors import SpaceError
+from hpsearch.names import family_label
 
 _OTHERWISE = {
     "learning_rate": "lr",
@@ -51,22 +52,21 @@ def meant_parameter(name: str, known: Collection[str]) -> str:
     return next(iter(difflib.get_close_matches(plain, known, n=1)), "")
 
 
-def unknown_parameter(
-    key: str, families: Sequence[str], spaces: Iterable[Collection[str]]
-) -> SpaceError:
+def unknown_parameter(key: str, spaces: Mapping[str, Collection[str]]) -> SpaceError:
     """The error about a parameter that none of the spaces has.
 
     Args:
         key: as it was given, such as speed or cnn.speed.
-        families: what they are called in tables.
+        spaces: the names of the parameters, by family.
     """
-    known = sorted({name for space in spaces for name in space})
+    known = sorted({name for space in spaces.values() for name in space})
     meant = meant_parameter(key.rpartition(".")[2], known)
     if meant:
-        lists = " or ".join(f"'hpsearch space {family}'" for family in families)
+        lists = " or ".join(f"'hpsearch space {family}'" for family in spaces)
         return SpaceError(f"unknown parameter {key!r}; did you mean {meant!r}? {lists} lists all")
-    have = "has" if len(families) == 1 else "have"
-    return SpaceError(f"unknown parameter {key!r}; {', '.join(families)} {have} {', '.join(known)}")
+    labels = ", ".join(map(family_label, spaces))
+    have = "has" if len(spaces) == 1 else "have"
+    return SpaceError(f"unknown parameter {key!r}; {labels} {have} {', '.join(known)}")
 
 
 def unknown_family(name: str, known: Collection[str]) -> SpaceError:

@@ -16,7 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hpsearch.config import InputConfig, Options, WeightsConfig
+from hpsearch.checks import Options
+from hpsearch.config import InputConfig, WeightsConfig
 from hpsearch.data.dataset import ImageShape
 from hpsearch.errors import CheckpointError, ConfigError
 from hpsearch.families._published import (
@@ -33,12 +34,12 @@ from hpsearch.families._statefile import (
     checked_state,
     file_sha256,
     file_stamp,
-    is_checkpoint,
     read_content,
 )
 from hpsearch.families._transfer import matching, without_head
 from hpsearch.names import family_label, printable
 from hpsearch.training.checkpoint import load_checkpoint
+from hpsearch.training.content import is_content
 from hpsearch.training.model import StagedModel
 
 MODEL_FILE = "model.pt"
@@ -50,9 +51,7 @@ class WeightsInfo:
     """What is known of a source of weights before a model is built.
 
     Attributes:
-        source: as it was given.
         kind: torchvision's, a file with a state dict, or a checkpoint of ours.
-        sha256: of the file, in hexadecimal; of published weights its first digits.
         options: of an export: the options of its model, which the new model gets too.
         family: of an export; else empty.
         input: the images that the weights were trained on. A file does not say; they are taken to
@@ -61,9 +60,7 @@ class WeightsInfo:
         is_head: an export of a model that is a head alone.
     """
 
-    source: str
     kind: Literal["published", "file", "export"]
-    sha256: str
     options: Options | None
     family: str
     input: InputConfig
@@ -84,14 +81,7 @@ def weights_info(source: str, *, family: str, published: str | None) -> WeightsI
     """
     if is_published(source):
         row = _published_row(source, family, published)
-        return WeightsInfo(
-            source=source,
-            kind="published",
-            sha256=row.sha256,
-            options=None,
-            family="",
-            input=row.input,
-        )
+        return WeightsInfo(kind="published", options=None, family="", input=row.input)
     path = _path(source, published)
     info = _file_info(path, file_stamp(path), published)
     if info.kind == "export" and family_label(info.family) != family_label(family):
@@ -102,7 +92,7 @@ def weights_info(source: str, *, family: str, published: str | None) -> WeightsI
             f"weights {source!r} are an export of the family {info.family}, but the model is of "
             f"the family {family}; {way_out}"
         )
-    return dataclasses.replace(info, source=source)
+    return info
 
 
 def resolve_weights(weights: WeightsConfig, *, family: str, published: str | None) -> WeightsConfig:
@@ -240,13 +230,11 @@ def _checked_sha256(path: Path, weights: WeightsConfig) -> str:
 def _file_info(path: Path, stamp: Stamp | None, published: str | None) -> WeightsInfo:
     """Of a file that is there; `stamp` changes when it does."""
     content = read_content(path)
-    if is_checkpoint(content):
+    if is_content(content):
         checkpoint = load_checkpoint(path)
         preprocessing = checkpoint.preprocessing
         return WeightsInfo(
-            source=str(path),
             kind="export",
-            sha256=file_sha256(path),
             options=checkpoint.config.options,
             family=checkpoint.config.family,
             input=InputConfig(
@@ -261,12 +249,7 @@ def _file_info(path: Path, stamp: Stamp | None, published: str | None) -> Weight
         )
     state = checked_state(path, content)
     return WeightsInfo(
-        source=str(path),
-        kind="file",
-        sha256=file_sha256(path),
-        options=None,
-        family="",
-        input=_file_input(path, state, published),
+        kind="file", options=None, family="", input=_file_input(path, state, published)
     )
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpsearch.config import JsonConfig, check_choice
+from hpsearch.checks import JsonConfig, check_choice
 from hpsearch.data.dataset import ImageShape
 from hpsearch.families._architectures import model_names, patch_grid
 from hpsearch.families._heads import check_widths, make_head

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from hpsearch.data.augment import augmentation
 from hpsearch.data.dataset import ImageShape
 from hpsearch.errors import InfeasibleError
-from hpsearch.families._family import NO_WEIGHTS, Start, Suggestion
+from hpsearch.families._family import NO_WEIGHTS, Default, Start, Suggestion, by_shape
 from hpsearch.families._parameter import ParamValue
+from hpsearch.families._published import IMAGENET
 from hpsearch.families._recipe import RECIPES, suggest_training
 from hpsearch.families._space import Suggester
 from hpsearch.families._stages import POOLS, feature_count, fits, stem_names
@@ -17,16 +19,14 @@ from hpsearch.families._stems import STEMS
 from hpsearch.families._zoo import ZooOptions, stage_names
 
 SMALL = 48
-"""Images with a shorter side below this many pixels are small: they get the small stem, and what
-was learnt from photographs of 224 pixels helps little.
+"""Images with a shorter side below this many pixels are small: a standard stem leaves little of
+them, and what was learnt from photographs of 224 pixels helps little.
 """
 
 AUGMENT = ("hflip", "rotate", "resized_crop", "jitter")
 """What is searched: good for photographs."""
 
 _AUTO = "auto"
-
-Defaults = tuple[Mapping[str, ParamValue | Callable[[ImageShape], ParamValue]], ...]
 
 
 def is_small(shape: ImageShape) -> bool:
@@ -36,7 +36,7 @@ def is_small(shape: ImageShape) -> bool:
 
 def usual_weights(shape: ImageShape) -> str:
     """What training starts from by default."""
-    return NO_WEIGHTS if is_small(shape) else "imagenet"
+    return NO_WEIGHTS if is_small(shape) else IMAGENET
 
 
 def ask_architecture(s: Suggester, start: Start, model: str) -> dict[str, Any]:
@@ -56,15 +56,15 @@ def ask_architecture(s: Suggester, start: Start, model: str) -> dict[str, Any]:
         help="first layers: as published; small or stride1 for small images, the second with the "
         "published kernel; auto: by the size of the images",
     )
-    published = start.weights is not None and start.options is None
     if stem == _AUTO:
         stem = usual_stem(model, start)
-    elif stem == "small" and published:
-        raise InfeasibleError(
-            "stem: published weights do not fit the kernel of the small stem; use stride1, or set "
-            f"weights={NO_WEIGHTS}"
-        )
     feature_count(model, _input_shape(start), stem=stem, pool=pool)
+    fitting = stem_names(model, published=True)
+    if start.weights is not None and stem not in fitting:
+        raise InfeasibleError(
+            f"stem: published weights of {model} do not fit the kernel of the {stem} stem; use "
+            f"{' or '.join(fitting)}, or set weights={NO_WEIGHTS}"
+        )
     return {"head": head, "pool": pool, "stem": stem}
 
 
@@ -97,7 +97,7 @@ def suggest_zoo(
     return suggest_training(
         s,
         start,
-        options=options.to_dict(),
+        options=dataclasses.asdict(options),
         stages=len(stage_names(model)),
         most_stages=max(len(stage_names(name)) for name in models),
         published=model,
@@ -111,7 +111,7 @@ def zoo_defaults(
     scratch: tuple[float, float] = (1e-3, 0.05),
     pretrained: tuple[float, float] = (2e-4, 0.01),
     **values: ParamValue,
-) -> Defaults:
+) -> tuple[Default, ...]:
     """Settings known to work, one for each of `RECIPES`, with weights and from scratch.
 
     Args:
@@ -125,18 +125,12 @@ def zoo_defaults(
             **recipe,
             **strengths,
             # Gray images are rarely photographs: digits, letters and scans are not to be flipped.
-            "hflip": _choose(lambda shape: shape.channels == 3, strengths["hflip"], 0.0),
+            "hflip": by_shape(lambda shape: shape.channels == 3, strengths["hflip"], 0.0),
             "weights": weights,
             "lr": lr,
             "freeze_depth": 0,
             **values,
         }
-        for weights, rates in (("imagenet", pretrained), (NO_WEIGHTS, scratch))
+        for weights, rates in ((IMAGENET, pretrained), (NO_WEIGHTS, scratch))
         for recipe, lr in zip(RECIPES, rates, strict=True)
     )
-
-
-def _choose(
-    condition: Callable[[ImageShape], bool], then: ParamValue, other: ParamValue
-) -> Callable[[ImageShape], ParamValue]:
-    return lambda shape: then if condition(shape) else other

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from hpsearch.config import Options
+from hpsearch.checks import Options
 from hpsearch.data.dataset import ImageShape
 from hpsearch.families._family import Family, Suggestion, ask_start
 from hpsearch.families._space import Suggester
@@ -34,7 +34,7 @@ def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
     Raises:
         InfeasibleError: images too small for the stem, or a stem or pool that does not fit.
     """
-    start = ask_start(s, shape, family="alexnet", pretrained=usual_weights(shape))
+    start = ask_start(s, shape, pretrained=usual_weights(shape))
     if start.options is None:
         options = AlexNetOptions(**ask_architecture(s, start, MODEL))
     else:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from hpsearch.config import Options
+from hpsearch.checks import Options
 from hpsearch.data.dataset import ImageShape
 from hpsearch.errors import InfeasibleError
 from hpsearch.families._convnet import (
@@ -20,9 +20,8 @@ from hpsearch.families._convnet import (
     is_tiny,
     most_blocks,
 )
-from hpsearch.families._family import Family, Start, Suggestion, ask_start
+from hpsearch.families._family import Family, Start, Suggestion, ask_start, by_shape
 from hpsearch.families._heads import ACTIVATIONS
-from hpsearch.families._parameter import ParamValue
 from hpsearch.families._recipe import MOST_STAGES, RECIPES, suggest_training
 from hpsearch.families._space import Suggester
 
@@ -55,10 +54,6 @@ PRESETS: Mapping[str, Options] = {
 }
 
 
-def _by_size(tiny: ParamValue, larger: ParamValue) -> Callable[[ImageShape], ParamValue]:
-    return lambda shape: tiny if is_tiny(shape) else larger
-
-
 def _usual_blocks(shape: ImageShape) -> int:
     return max(2, min(4, most_blocks(shape) - 2))
 
@@ -70,7 +65,7 @@ def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
     Raises:
         InfeasibleError: the images are too small for one block.
     """
-    start = ask_start(s, shape, family="cnn", presets=PRESETS)
+    start = ask_start(s, shape, presets=PRESETS)
     fixed = start.options
     options = _ask_options(s, start) if fixed is None else CnnOptions.from_dict(fixed)
     return suggest_training(
@@ -167,12 +162,12 @@ FAMILY = Family(
         {
             **recipe,
             "blocks": _usual_blocks,
-            "convs": _by_size(2, 1),
+            "convs": by_shape(is_tiny, 2, 1),
             "channels": 32,
             "hidden": 0,
             "scale": 0.1,
-            "batch_size": _by_size(64, 32),
-            "lr": _by_size(tiny_lr, lr),
+            "batch_size": by_shape(is_tiny, 64, 32),
+            "lr": by_shape(is_tiny, tiny_lr, lr),
         }
         for recipe, tiny_lr, lr in zip(RECIPES, (3e-3, 0.05), (3e-3, 0.01), strict=True)
     ),

@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import nn
 
-from hpsearch.config import JsonConfig, Options
+from hpsearch.checks import JsonConfig, Options
 from hpsearch.data.dataset import ImageShape
 from hpsearch.families._family import Family, Suggestion, ask_start
 from hpsearch.families._recipe import suggest_training
@@ -21,8 +21,9 @@ class LogisticOptions(JsonConfig):
 
 def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
     """How it is trained is all there is to search."""
-    start = ask_start(s, shape, family="logistic", transfers=False)
-    return suggest_training(s, start, options=LogisticOptions().to_dict(), augment=("translate",))
+    start = ask_start(s, shape, transfers=False)
+    options = dataclasses.asdict(LogisticOptions())
+    return suggest_training(s, start, options=options, augment=("translate",))
 
 
 def build(options: Options, shape: ImageShape, n_classes: int) -> StagedModel:

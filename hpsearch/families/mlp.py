@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from hpsearch.config import JsonConfig, Options, check_bool, check_int
+from hpsearch.checks import JsonConfig, Options, check_bool, check_int
 from hpsearch.data.dataset import ImageShape
 from hpsearch.families._family import Family, Suggestion, ask_start
 from hpsearch.families._heads import (
@@ -79,7 +79,7 @@ PRESETS: Mapping[str, Options] = {
 
 def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
     """Depth and width of the network; dropout and shifts against overfitting."""
-    start = ask_start(s, shape, family="mlp", presets=PRESETS)
+    start = ask_start(s, shape, presets=PRESETS)
     fixed = start.options
     options = _ask_options(s) if fixed is None else MlpOptions.from_dict(fixed)
     return suggest_training(

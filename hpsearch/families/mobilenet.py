@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from hpsearch.config import Options, check_choice
+from hpsearch.checks import Options, check_choice
 from hpsearch.data.dataset import ImageShape
 from hpsearch.families._family import Family, Suggestion, ask_start
 from hpsearch.families._space import Suggester
@@ -51,10 +51,10 @@ def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
     Raises:
         InfeasibleError: a stem or pool that does not fit.
     """
-    start = ask_start(s, shape, family="mobilenet", pretrained=usual_weights(shape))
+    start = ask_start(s, shape, pretrained=usual_weights(shape))
     if start.options is None:
-        models = [_model(version) for version in s.choices("version", VERSIONS)]
         version = s.categorical("version", VERSIONS, help="small and large are V3's")
+        models = [_model(choice) for choice in s.choices("version")]
         architecture = ask_architecture(s, start, _model(version))
         options = MobileNetOptions(version=version, **architecture)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from hpsearch.config import Options, check_int
+from hpsearch.checks import Options, check_int
 from hpsearch.data.dataset import ImageShape
 from hpsearch.errors import ConfigError
 from hpsearch.families._family import Family, Suggestion, ask_start
@@ -49,7 +49,7 @@ def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
     Raises:
         InfeasibleError: a stem that published weights do not fit.
     """
-    start = ask_start(s, shape, family="resnet", pretrained=usual_weights(shape))
+    start = ask_start(s, shape, pretrained=usual_weights(shape))
     if start.options is None:
         depth = s.number("depth", DEPTHS[:2], also=DEPTHS[2:], help="number of layers")
         model = ResNetOptions(depth=depth).model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from hpsearch.config import Options, check_choice
+from hpsearch.checks import Options, check_choice
 from hpsearch.data.dataset import ImageShape
 from hpsearch.families._family import Family, Start, Suggestion, ask_start
 from hpsearch.families._space import Suggester
@@ -44,11 +44,11 @@ def suggest(s: Suggester, shape: ImageShape) -> Suggestion:
         InfeasibleError: images too small for the model, or a stem or pool that does not fit.
         ConfigError: a model of a torchvision that is too new.
     """
-    start = ask_start(s, shape, family="torchvision", pretrained=usual_weights(shape))
+    start = ask_start(s, shape, pretrained=usual_weights(shape))
     if start.options is None:
         searched = _fitting(start)
-        models = s.choices("model", searched, also=model_names())
         model = s.categorical("model", searched, also=model_names(), help="torchvision's name")
+        models = s.choices("model")
         options = TorchvisionOptions(model=model, **ask_architecture(s, start, model))
     else:
         options = TorchvisionOptions.from_dict(start.options)

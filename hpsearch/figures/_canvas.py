@@ -1,23 +1,23 @@
-"""What all figures share: drawing without a screen, and files that appear whole."""
+"""What all figures share: drawing without a screen, and texts from outside."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from textwrap import wrap
 
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
-from hpsearch.files import write_whole
 from hpsearch.names import printable
 
 BLUE, ORANGE, GRAY = "#1f5fa8", "#d9701a", "#6b7280"
+GREEN, RED = "#2e7d32", "#b3261e"
 
 # Fonts of Linux, Windows and macOS for scripts that matplotlib's own one lacks.
 _OTHER_FONTS = (
@@ -58,6 +58,29 @@ def tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def write_title(figure: Figure, title: str, *, letters: int = 110) -> None:
+    """A title that may be long and have names in it.
+
+    Args:
+        letters: on a line; about ten fit on an inch.
+    """
+    lines = wrap(printable(title), letters)
+    figure.suptitle("\n".join(lines), fontsize=11, parse_math=False, fontfamily=font_families())
+
+
+def without_formulas(legend: Legend) -> None:
+    """Shows the names in a legend as they are: they come from outside."""
+    for text in (*legend.get_texts(), legend.get_title()):
+        text.set_parse_math(False)
+        text.set_fontfamily(font_families())
+
+
+def cut(name: str, most: int) -> str:
+    """A name of at most so many letters, safe to show: a long one lacks its end."""
+    text = printable(name)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def without_middle(name: str, most: int) -> str:
     """A name of at most so many letters, safe to show: a long one lacks its middle, since paths
     differ at the end.
@@ -72,7 +95,7 @@ def without_middle(name: str, most: int) -> str:
 def text_width(figure: Figure, texts: Sequence[str], size: float) -> float:
     """Inches: how wide the widest of these lines is, in letters of `size` points."""
     widest = 0.0
-    with _missing_letters():
+    with missing_letters():
         for text in texts:
             drawn = figure.text(
                 0, 0, text, fontsize=size, parse_math=False, fontfamily=font_families()
@@ -82,22 +105,8 @@ def text_width(figure: Figure, texts: Sequence[str], size: float) -> float:
     return widest / figure.dpi
 
 
-def png_of(figure: Figure, *, dots: int = 110) -> bytes:
-    """The figure as a PNG of so many dots an inch."""
-    buffer = io.BytesIO()
-    with _missing_letters():
-        figure.savefig(buffer, format="png", dpi=dots)
-    return buffer.getvalue()
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Writes the figure as a PNG of 150 dots an inch, whole or not at all."""
-    with _missing_letters():
-        write_whole(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
-
-
 @contextlib.contextmanager
-def _missing_letters() -> Iterator[None]:
+def missing_letters() -> Iterator[None]:
     """A letter that the font lacks is drawn as a box; a warning would not add it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

@@ -13,8 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
 from hpsearch.data.dataset import FloatArray
-from hpsearch.figures._canvas import GRAY, ORANGE, font_families, new_figure, tidy
-from hpsearch.names import printable
+from hpsearch.figures._canvas import (
+    GRAY,
+    ORANGE,
+    font_families,
+    new_figure,
+    tidy,
+    without_formulas,
+    without_middle,
+    write_title,
+)
+from hpsearch.names import printable, value_text
 from hpsearch.training.objectives import Objective
 
 _WIDTH, _ROW, _LINE = 12.0, 2.9, 0.2
@@ -63,9 +72,14 @@ def ablation_figure(
     above, below = wrap(printable(title), 110), wrap(printable(note), 150)
     height = _ROW * len(parameters) + 0.5 + _LINE * (len(above) + len(below))
     figure = new_figure(_WIDTH, height)
-    font = font_families()
-    figure.suptitle("\n".join(above), fontsize=11, parse_math=False, fontfamily=font)
-    figure.supxlabel("\n".join(below), fontsize=9, color=GRAY, parse_math=False, fontfamily=font)
+    write_title(figure, title)
+    figure.supxlabel(
+        "\n".join(below),
+        fontsize=9,
+        color=GRAY,
+        parse_math=False,
+        fontfamily=font_families(),
+    )
     grid = figure.subplots(len(parameters), 2, squeeze=False, width_ratios=(1.25, 1))
     for (name, lines), (curves, outcomes) in zip(parameters.items(), grid, strict=True):
         colors = _colors(lines)
@@ -75,17 +89,8 @@ def ablation_figure(
     return figure
 
 
-def value_text(value: float | str) -> str:
-    """A value as it is written in figures and tables."""
-    if isinstance(value, str):
-        return printable(value) or "none"
-    return f"{value:.4g}"
-
-
 def _short(value: float | str) -> str:
-    """Of a path, the end tells more than the beginning."""
-    text = value_text(value)
-    return text if len(text) <= _LONGEST else f"…{text[1 - _LONGEST :]}"
+    return without_middle(value_text(value), _LONGEST)
 
 
 def _colors(lines: Sequence[VariedLine]) -> list[tuple[float, ...]]:
@@ -130,9 +135,7 @@ def _draw_curves(
         frameon=False,
         borderaxespad=0.2,
     )
-    for text in (*legend.get_texts(), legend.get_title()):
-        text.set_parse_math(False)
-        text.set_fontfamily(font_families())
+    without_formulas(legend)
 
 
 def _label(line: VariedLine) -> str:

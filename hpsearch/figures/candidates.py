@@ -6,14 +6,13 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
-from textwrap import wrap
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from hpsearch.figures._canvas import BLUE, ORANGE, font_families, new_figure, tidy
+from hpsearch.figures._canvas import BLUE, ORANGE, font_families, new_figure, tidy, write_title
 from hpsearch.names import printable
-from hpsearch.training.objectives import DEFAULT_OBJECTIVE, objective_info
+from hpsearch.training.objectives import Objective
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +30,7 @@ class CandidateValues:
 
 
 def candidates_figure(
-    candidates: Sequence[CandidateValues], *, title: str, objective: str = DEFAULT_OBJECTIVE
+    candidates: Sequence[CandidateValues], *, objective: Objective, title: str
 ) -> Figure:
     """Draws a line for each candidate: its value in the search, each fold's value, and their mean
     with its standard error.
@@ -40,10 +39,8 @@ def candidates_figure(
         candidates: the search's best first, at least one.
         title: above the picture.
     """
-    row = objective_info(objective)
     figure = new_figure(8.5, 1.9 + 0.42 * len(candidates))
-    lines = wrap(printable(title), 80)
-    figure.suptitle("\n".join(lines), fontsize=11, parse_math=False, fontfamily=font_families())
+    write_title(figure, title, letters=80)
     axes = figure.subplots()
     first = next((place for place, candidate in enumerate(candidates) if candidate.values), 0)
     for place, candidate in enumerate(candidates):
@@ -90,11 +87,10 @@ def candidates_figure(
         parse_math=False,
         fontfamily=font_families(),
     )
-    axes.invert_yaxis()
     axes.set_ylim(len(candidates) - 0.4, -0.6)
     axes.set_ylabel("the search's best first")
-    axes.set_xlabel(row.label)
-    if row.is_share:
+    axes.set_xlabel(objective.label)
+    if objective.is_share:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     tidy(axes)

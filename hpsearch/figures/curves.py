@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from textwrap import wrap
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from hpsearch.figures._canvas import BLUE, GRAY, ORANGE, font_families, new_figure, tidy
-from hpsearch.names import printable
+from hpsearch.figures._canvas import BLUE, GRAY, ORANGE, new_figure, write_title
+from hpsearch.figures._panels import draw_scores, over_epochs, shown_share
 from hpsearch.training.epoch import EpochResult
-from hpsearch.training.objectives import DEFAULT_OBJECTIVE, objective_info
+from hpsearch.training.objectives import Objective
 
 MOST_POINTS = 500
 """Of the line of mini-batches: more than this are no more to be seen, and slow to draw."""
@@ -23,8 +21,8 @@ MOST_POINTS = 500
 def curves_figure(
     history: Sequence[EpochResult],
     *,
+    objective: Objective,
     title: str,
-    objective: str = DEFAULT_OBJECTIVE,
     batches: Sequence[tuple[int, int, float]] | None = None,
 ) -> Figure:
     """Draws loss, accuracy, and learning rate with dropout over the epochs.
@@ -32,48 +30,38 @@ def curves_figure(
     Args:
         history: one result an epoch, at least one; its best epoch is marked, or where the
             validation scores are not numbers, the one that is kept.
-        title: above the picture.
         objective: by which it is the best; where it is another share of the images, such as
             balanced accuracy, that is drawn instead of the accuracy.
+        title: above the picture.
         batches: epoch, step in it and training loss of each mini-batch, which are drawn behind the
             losses of the epochs; where there are very many, means of several.
     """
-    row = objective_info(objective)
-    best = max(history, key=lambda result: (row.key(result), result.is_best))
+    best = max(history, key=lambda result: (objective.key(result), result.is_best))
     validated = not math.isnan(best.val_loss)
-    share = row.name.removeprefix("val_") if row.is_share else "accuracy"
     epochs = [result.epoch for result in history]
     marker = "o" if len(history) == 1 else None
     figure = new_figure(12.0, 3.8)
-    # Ten letters fit on an inch.
-    lines = wrap(printable(title), 110)
-    figure.suptitle("\n".join(lines), fontsize=11, parse_math=False, fontfamily=font_families())
-    loss, accuracy, knobs = figure.subplots(1, 3)
-    for axes, kind in ((loss, "loss"), (accuracy, share)):
-        for part, color, label in (
-            ("train", ORANGE, "training (augmented, dropout on)"),
-            ("val", BLUE, "validation"),
-        ):
-            values = [getattr(result, f"{part}_{kind}") for result in history]
-            if part == "train" or validated:
-                axes.plot(epochs, values, color=color, label=label, marker=marker)
-        value = getattr(best, f"val_{kind}" if validated else f"train_{kind}")
+    write_title(figure, title)
+    loss, scores, knobs = figure.subplots(1, 3)
+
+    def draw(axes: Axes, field: str, color: str, label: str) -> None:
+        values = [getattr(result, field) for result in history]
+        axes.plot(epochs, values, color=color, label=label, marker=marker)
+
+    draw_scores(loss, scores, objective, validated=validated, draw=draw)
+    part, dot = ("val", BLUE) if validated else ("train", ORANGE)
+    for axes, kind in ((loss, "loss"), (scores, shown_share(objective))):
+        value = getattr(best, f"{part}_{kind}")
         text = f"{value:.4f}" if kind == "loss" else f"{value:.2%}"
-        dot = BLUE if validated else ORANGE
         axes.plot([best.epoch], [value], "o", color=dot, label=f"kept: epoch {best.epoch}, {text}")
-        axes.set_ylabel(kind.replace("_", " ").replace("f1", "F1"))
     if batches:
         _draw_batches(loss, batches)
-    for axes in (loss, accuracy):
+    for axes in (loss, scores):
         axes.legend(fontsize=8)
-    loss.set_yscale("log")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     _draw_knobs(knobs, history, marker)
-    for axes in (loss, accuracy, knobs):
-        tidy(axes)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(history) == 1:
+    over_epochs(knobs)
+    if len(history) == 1:
+        for axes in (loss, scores, knobs):
             axes.set_xticks(epochs)
     return figure
 

@@ -15,16 +15,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.typing import ColorType
 
-from hpsearch.figures._canvas import GRAY, font_families, new_figure, tidy
-from hpsearch.figures.trials import (
+from hpsearch.figures._canvas import (
+    GRAY,
+    cut,
+    font_families,
+    new_figure,
+    tidy,
+    without_formulas,
+    write_title,
+)
+from hpsearch.figures._trials import (
     Corner,
     TrialCurve,
     draw_curves,
     scale_epochs,
     scale_objective,
-    write_title,
 )
-from hpsearch.names import printable
 from hpsearch.training.objectives import Objective
 from hpsearch.training.units import floor_of
 
@@ -82,8 +88,7 @@ def _draw_factor(
     left.set_ylabel(objective.label)
     places = _places(factor)
     _draw_outcomes(right, factor, places, colors, objective)
-    name = printable(factor.name)
-    shown = name if len(name) <= 60 else f"{name[:59]}…"
+    shown = cut(factor.name, 60)
     for axes, text in ((left, f"{shown}: curves by value"), (right, f"{shown}: best by value")):
         axes.set_title(text, fontsize=10, loc="left", parse_math=False, fontfamily=font_families())
     if factor.choices:
@@ -199,8 +204,7 @@ def _places(factor: Factor) -> list[float]:
 
 
 def _name_columns(left: Axes, right: Axes, factor: Factor, corner: Corner) -> None:
-    names = [printable(choice) or "(empty)" for choice in factor.choices]
-    names = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
+    names = [cut(choice, _LONGEST) or "(empty)" for choice in factor.choices]
     counts = [factor.values.count(choice) for choice in factor.choices]
     right.set_xticks(
         range(len(names)),
@@ -211,7 +215,4 @@ def _name_columns(left: Axes, right: Axes, factor: Factor, corner: Corner) -> No
     )
     right.set_xlim(-0.5, len(names) - 0.5)
     handles = [left.plot([], [], color=_CYCLE(place))[0] for place in range(len(names))]
-    legend = left.legend(handles, names, fontsize=7, loc=corner)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-        text.set_fontfamily(font_families())
+    without_formulas(left.legend(handles, names, fontsize=7, loc=corner))

@@ -9,13 +9,13 @@ import base64
 import html
 import io
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
 from PIL import Image
 
 from hpsearch.data.dataset import UInt8Array
-from hpsearch.figures._canvas import png_of
+from hpsearch.figures._canvas import cut
+from hpsearch.figures.png import png_of
 from hpsearch.names import printable
 
 _LONGEST = 120
@@ -35,6 +35,7 @@ th { font-weight: 600; }
 th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; overflow-wrap: normal; }
 .wide td { white-space: nowrap; } .wide th { vertical-align: bottom; }
+.narrow table { width: auto; }
 img.figure { display: block; max-width: 100%; height: auto; margin: .6rem 0; background: #fff;
   border-radius: .3rem; }
 figure { margin: 0; } figcaption { font-size: .8rem; margin-top: .3rem; }
@@ -75,7 +76,7 @@ def safe(text: str) -> str:
 
 def short(name: str) -> str:
     """A name from outside that may be very long."""
-    return safe(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…")
+    return safe(cut(name, _LONGEST))
 
 
 def table(
@@ -106,15 +107,11 @@ def drawing(figure: Figure, *, alt: str, dots: int = 110) -> str:
         alt: what it shows, in words, as text.
         dots: an inch.
     """
-    return _embedded(png_of(figure, dots=dots), alt)
+    return picture(png_of(figure, dots=dots), alt=alt)
 
 
-def picture(path: Path, *, alt: str) -> str:
-    """A PNG file as part of the page; see `drawing`."""
-    return _embedded(path.read_bytes(), alt)
-
-
-def _embedded(png: bytes, alt: str) -> str:
+def picture(png: bytes, *, alt: str) -> str:
+    """A PNG as part of the page; see `drawing`."""
     text = base64.b64encode(png).decode("ascii")
     return f'<img class="figure" alt="{safe(alt)}" src="data:image/png;base64,{text}">'
 

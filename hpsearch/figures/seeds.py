@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import statistics
 from collections.abc import Sequence
-from textwrap import wrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
-from hpsearch.figures._canvas import BLUE, GRAY, ORANGE, font_families, new_figure, tidy
-from hpsearch.names import printable
+from hpsearch.figures._canvas import BLUE, GRAY, new_figure, tidy, write_title
+from hpsearch.figures._panels import draw_scores
 from hpsearch.training.epoch import EpochResult
-from hpsearch.training.objectives import DEFAULT_OBJECTIVE, objective_info
+from hpsearch.training.objectives import Objective
+
+_MOST_SEEDS = 25
+"""So many have room below the panel of test accuracies."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,45 +43,36 @@ class SeedCurve:
 def seeds_figure(
     curves: Sequence[SeedCurve],
     *,
+    objective: Objective,
     title: str,
-    objective: str = DEFAULT_OBJECTIVE,
     interval: tuple[float, float] | None = None,
 ) -> Figure:
     """Draws loss and objective of all trainings over the epochs, and their test accuracies.
 
     Args:
         curves: at least one.
-        title: above the picture.
         objective: by which epochs are chosen; of a loss, the accuracy is drawn.
+        title: above the picture.
         interval: of the mean test accuracy.
     """
-    row = objective_info(objective)
-    share = row.name.removeprefix("val_") if row.is_share else "accuracy"
     figure = new_figure(12.0, 3.8)
-    lines = wrap(printable(title), 110)
-    figure.suptitle("\n".join(lines), fontsize=11, parse_math=False, fontfamily=font_families())
+    write_title(figure, title)
     loss, scores, test = figure.subplots(1, 3)
-    validated = not math.isnan(curves[0].kept.val_loss)
-    for axes, kind in ((loss, "loss"), (scores, share)):
-        for part, color, label in (
-            ("train", ORANGE, "training (augmented, dropout on)"),
-            ("val", BLUE, "validation"),
-        ):
-            if part == "train" or validated:
-                _draw_curves(axes, curves, f"{part}_{kind}", color, label)
-        axes.set_ylabel(kind.replace("_", " ").replace("f1", "F1"))
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    draw_scores(
+        loss,
+        scores,
+        objective,
+        validated=not math.isnan(curves[0].kept.val_loss),
+        draw=functools.partial(_draw_curves, curves),
+    )
+    for axes in (loss, scores):
         axes.legend(fontsize=8)
-        tidy(axes)
-    loss.set_yscale("log")
-    scores.yaxis.set_major_formatter(PercentFormatter(1.0))
     _draw_tests(test, curves, interval)
     return figure
 
 
 def _draw_curves(
-    axes: Axes, curves: Sequence[SeedCurve], name: str, color: str, label: str
+    curves: Sequence[SeedCurve], axes: Axes, name: str, color: str, label: str
 ) -> None:
     """The model that is kept has a strong line, with a dot at its epoch."""
     for curve in sorted(curves, key=lambda curve: curve.is_kept):
@@ -119,9 +113,10 @@ def _draw_tests(
     axes.margins(x=0.15, y=0.15)
     axes.set_ylabel("test accuracy")
     axes.set_xlabel("seed (line: 95 % interval of its accuracy)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
-    if len(places) == 1:
-        axes.set_xticks(places)
+    shown = slice(None, None, -(-len(curves) // _MOST_SEEDS))
+    names = [str(curve.seed) for curve in curves[shown]]
+    turned = sum(map(len, names)) > 25
+    axes.set_xticks(places[shown], names, fontsize=8, rotation=90 if turned else 0)
     axes.legend(fontsize=8)
     tidy(axes)

@@ -65,8 +65,7 @@ def _counts(report: CheckReport) -> str:
     images, classes = counts.pop("images", 0), counts.pop("classes", 0)
     parts = [f"{count:,} {safe(PART_WORDS.get(part, part))}" for part, count in counts.items()]
     split = f" ({', '.join(parts)})" if parts else ", no split"
-    scope = "; only the quick checks" if report.cheap else ""
-    return f"{images:,} images, {classes:,} classes{split}{scope}"
+    return f"{images:,} images, {classes:,} classes{split}"
 
 
 def _verdict(report: CheckReport) -> str:

@@ -1,26 +1,16 @@
-"""What an ablation shows: a table, a row a value, and a figure with each parameter's curves."""
+"""What an ablation shows, as tables: of each parameter a row for each value."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from hpsearch.data.splits import SplitSpec, make_split
 from hpsearch.engine.ablation import Ablation, Variation
 from hpsearch.engine.records import TrialRecord
-from hpsearch.errors import DataError, SearchError
 from hpsearch.families import ParamValue
-from hpsearch.figures import save_png
-from hpsearch.figures.ablation import VariedLine, ablation_figure
 from hpsearch.results.intervals import accuracy_interval
-from hpsearch.results.source import search_data
-
-FIGURE = "ablation.png"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +74,7 @@ def ablation_document(ablation: Ablation) -> dict[str, Any]:
 
 def _row(ablation: Ablation, variation: Variation) -> AblationRow:
     trial = variation.trial
-    value, base = _outcome(trial), _outcome(ablation.center)
+    value, base = outcome(trial), outcome(ablation.center)
     difference = None
     if value is not None and base is not None and not variation.is_center:
         rises = ablation.record.objective.direction == "maximize"
@@ -104,7 +94,8 @@ def _row(ablation: Ablation, variation: Variation) -> AblationRow:
     )
 
 
-def _outcome(trial: TrialRecord | None) -> float | None:
+def outcome(trial: TrialRecord | None) -> float | None:
+    """The objective's value of a trial that is complete."""
     return trial.value if trial is not None and trial.state == "complete" else None
 
 
@@ -112,7 +103,7 @@ def chance_band(ablation: Ablation) -> tuple[float, float] | None:
     """The 95 % interval of the center's validation accuracy, as of images that have nothing to do
     with each other; None where that is not what trials are ranked by, or the center is missing.
     """
-    accuracy = _outcome(ablation.center)
+    accuracy = outcome(ablation.center)
     if accuracy is None or ablation.record.objective.name != "val_accuracy":
         return None
     images = ablation.record.data["counts"]["val"]
@@ -140,64 +131,3 @@ def chance_note(ablation: Ablation, *, drawn: bool = False) -> str:
         f"center's accuracy, from its {images:,} validation images alone: what lies within is no "
         "sure difference."
     )
-
-
-def ablation_picture(ablation: Ablation) -> Figure:
-    """The figure of an ablation: for each parameter the curves and the outcomes of its values."""
-    record = ablation.record
-    return ablation_figure(
-        {
-            name: [_line(variation) for variation in variations]
-            for name, variations in ablation.parameters.items()
-        },
-        objective=record.objective,
-        title=f"{record.name}: {record.families[0]}, one parameter at a time",
-        note=chance_note(ablation, drawn=True),
-        band=chance_band(ablation),
-    )
-
-
-def _line(variation: Variation) -> VariedLine:
-    trial, value = variation.trial, variation.value
-    return VariedLine(
-        value=value if isinstance(value, str) else float(value),
-        curve={
-            epoch: reported
-            for epoch, reported in sorted((trial.reported if trial else {}).items())
-            if math.isfinite(reported)
-        },
-        outcome=_outcome(trial),
-        state=trial.state if trial else "waiting",
-        is_center=variation.is_center,
-    )
-
-
-def write_picture(ablation: Ablation, path: Path) -> None:
-    """Writes the figure of an ablation as a PNG file, whole or not at all.
-
-    Raises:
-        SearchError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_png(ablation_picture(ablation), path)
-    except OSError as error:
-        raise SearchError(f"{path} cannot be written: {error.strerror or error}") from None
-
-
-def check_same_data(trial: TrialRecord) -> None:
-    """Makes sure that a new search on the data of the trial's search has the same images, and the
-    same split.
-
-    Raises:
-        DataError: it would not.
-    """
-    data = search_data(trial)
-    spec = SplitSpec.from_dict(data.record.spec["split"])
-    then, now = data.split.fingerprint, make_split(data.dataset, spec).fingerprint
-    if now != then:
-        raise DataError(
-            f"the split of search {trial.search!r} was drawn by another version of hpsearch or its "
-            f"libraries (fingerprint {then[:8]} then, {now[:8]} now), so a new search would not "
-            "have the same one; use that version"
-        )

@@ -7,31 +7,45 @@ after the look at the test split was recorded, the rest (`write_test_report`).
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from hpsearch.data.dataset import ImagePart, Int64Array
-from hpsearch.data.known_images import CHOSEN, HASHES, TRAINED, write_known_images
+from hpsearch.data.known_images import HASHES, write_known_images
 from hpsearch.data.splits import development_data
 from hpsearch.errors import CheckpointError
 from hpsearch.families._start_images import StartOverlap
-from hpsearch.figures import confusion_figure, curves_figure, save_png, worst_mistakes_figure
+from hpsearch.figures.confusion import confusion_figure
+from hpsearch.figures.curves import curves_figure
+from hpsearch.figures.mistakes import worst_mistakes_figure
+from hpsearch.figures.png import save_png
 from hpsearch.files import write_text
 from hpsearch.results.bundle_page import bundle_page
 from hpsearch.results.card import model_card
-from hpsearch.results.folder import CONFIG as CONFIG
-from hpsearch.results.folder import FORMAT as FORMAT
-from hpsearch.results.folder import METRICS as METRICS
-from hpsearch.results.folder import MODEL as MODEL
+from hpsearch.results.folder import (
+    BATCH_LOSSES,
+    CARD,
+    CONFIG,
+    CONFUSION,
+    CURVES,
+    FORMAT,
+    METRICS,
+    MISTAKES,
+    MODEL,
+    ONNX,
+    PAGE,
+    PREDICTIONS,
+    PROGRAM,
+)
+from hpsearch.results.metrics import without_seen
 from hpsearch.results.portable import write_onnx, write_program
-from hpsearch.results.predictions import PREDICTIONS as PREDICTIONS
 from hpsearch.results.predictions import write_predictions
 from hpsearch.results.scores import Scores, score
 from hpsearch.results.source import SearchData
@@ -40,15 +54,7 @@ from hpsearch.results.words import start_notes
 from hpsearch.training.checkpoint import Checkpoint, save_checkpoint
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import read_batches, write_history
-
-PROGRAM = "model.pt2"
-ONNX = "model.onnx"
-CONFUSION = "confusion_matrix"
-MISTAKES = "mistakes.png"
-CURVES = "learning_curves"
-BATCHES = "learning_curves_batches.csv"
-PAGE = "report.html"
-CARD = "README.md"
+from hpsearch.training.objectives import objective_info
 
 _SAMPLE = 16
 """Validation images on which the model's other forms must do what it does."""
@@ -103,7 +109,7 @@ def write_model(
     write_known_images(folder / HASHES, data.dataset, data.split, seen)
     write_history(folder / f"{CURVES}.csv", trained.history)
     if trained.batches is not None:
-        shutil.copyfile(trained.batches, folder / BATCHES)
+        shutil.copyfile(trained.batches, folder / BATCH_LOSSES)
     save_png(_curves(trained), folder / f"{CURVES}.png")
     validation = development_data(data.dataset, data.split).val
     sample = validation.dataset.images[validation.rows[:_SAMPLE]]
@@ -125,28 +131,35 @@ def write_test_report(
     opened: int,
     facts: Mapping[str, Any],
     more: Mapping[str, Path] | None = None,
-) -> Scores:
+) -> dict[str, Any]:
     """Writes what the model does on test images: scores, matrices, predictions, a page and a card.
 
     Args:
         logits: float32 (N, classes), on the CPU, of all images of `test`.
         opened: how often the search's test split was opened, this time included.
         facts: more entries of `metrics.json`, which come first: plain JSON types. "search",
-            "trial" and "data" must be there.
+            "trial", "data" and "notes" must be there.
         more: other PNG files for the page, by what they show.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        CheckpointError: the model's outputs are no numbers.
+        OSError: a file cannot be written.
     """
     checkpoint, scores = trained.checkpoint, score(logits, test)
     metrics = {
         **facts,
         "test": scores.metrics,
-        **_without_seen(trained.start, test, logits),
+        **without_seen(trained.start, test, logits),
         "test_split_opened": opened,
         "config": checkpoint.config.to_dict(),
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "origin": dict(checkpoint.origin),
         "versions": dict(checkpoint.versions),
     }
-    metrics["notes"] = [*facts.get("notes", ()), *start_notes(metrics)]
+    metrics["notes"] = [*facts["notes"], *start_notes(metrics)]
     _write_json(folder / METRICS, metrics)
     pictures = write_figures(folder, test, scores, title=trained.title)
     write_predictions(folder / PREDICTIONS, test, scores)
@@ -154,45 +167,7 @@ def write_test_report(
     files = sorted({path.name for path in folder.iterdir()} | {PAGE, CARD})
     write_text(folder / CARD, model_card(metrics, title=trained.title, files=files))
     write_text(folder / PAGE, bundle_page(metrics, pictures, title=trained.title))
-    return scores
-
-
-def _without_seen(start: StartOverlap | None, test: ImagePart, logits: Tensor) -> dict[str, Any]:
-    """What `metrics.json` says of test images that the weights had seen which training started
-    from: how many there are, and the scores without them.
-    """
-    if start is None:
-        return {"start": None, "test_of_new": None}
-    uses = start.uses[test.rows]
-    new = new_rows(start, test)
-    return {
-        "start": {
-            "weights": start.weights,
-            "trained_on": int((uses == TRAINED).sum()),
-            "chosen_by": int((uses == CHOSEN).sum()),
-            "doubts": list(start.doubts),
-        },
-        "test_of_new": scores_of_new(logits, test, new),
-    }
-
-
-def new_rows(start: StartOverlap | None, test: ImagePart) -> Int64Array:
-    """int64 (n,): which of the images of `test`, from 0, the weights had not seen."""
-    seen = np.zeros(len(test), dtype=np.bool_) if start is None else start.seen[test.rows]
-    rows: Int64Array = np.flatnonzero(~seen)
-    return rows
-
-
-def scores_of_new(logits: Tensor, test: ImagePart, new: Int64Array) -> dict[str, Any] | None:
-    """The scores (`Scores.metrics`) on the images `new` of `test`; None where these are all of
-    them, or none.
-
-    Args:
-        logits: of all images of `test`.
-    """
-    if len(new) in (0, len(test)):
-        return None
-    return score(logits[new], test.dataset.part(test.rows[new])).metrics
+    return metrics
 
 
 def write_figures(folder: Path, part: ImagePart, scores: Scores, *, title: str) -> dict[str, Path]:
@@ -205,9 +180,10 @@ def write_figures(folder: Path, part: ImagePart, scores: Scores, *, title: str) 
         folder / CONFUSION, scores.matrix, part.classes, title=f"{title}: {errors}", what="class"
     )
     pictures = {"confusion matrix": matrix}
-    for column in scores.columns:
+    names = _file_names(column.name for column in scores.columns)
+    for column, name in zip(scores.columns, names, strict=True):
         pictures[f"confusion matrix of {column.name} alone"] = _write_matrix(
-            folder / f"{CONFUSION}-{_file_name(column.name)}",
+            folder / f"{CONFUSION}-{name}",
             column.matrix,
             column.values,
             title=f"{title}, {column.name} alone: {column.accuracy:.2%}",
@@ -234,14 +210,24 @@ def _write_matrix(
     return picture
 
 
-def _file_name(text: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in text)[:60]
+def _file_names(columns: Iterable[str]) -> list[str]:
+    """What files of these columns are called: no two alike, also where a and A are the same."""
+    names: list[str] = []
+    for column in columns:
+        plain = "".join(letter if letter.isalnum() else "-" for letter in column)[:60]
+        numbered = itertools.chain([plain], (f"{plain}-{n}" for n in itertools.count(2)))
+        taken = {name.lower() for name in names}
+        names.append(next(name for name in numbered if name.lower() not in taken))
+    return names
 
 
 def _curves(trained: Trained) -> Figure:
     batches = None if trained.batches is None else read_batches(trained.batches)
     return curves_figure(
-        trained.history, title=trained.title, objective=trained.objective, batches=batches
+        trained.history,
+        objective=objective_info(trained.objective),
+        title=trained.title,
+        batches=batches,
     )
 
 

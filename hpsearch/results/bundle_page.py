@@ -11,10 +11,7 @@ from hpsearch.results.words import headline, looks, score_rows, validation_text
 from hpsearch.training.units import accuracy
 from hpsearch.training.words import configuration
 
-_STYLE = """
-.score { font-size: 2.2rem; font-weight: 650; margin: .6rem 0 0; }
-.narrow table { width: auto; }
-"""
+_STYLE = ".score { font-size: 2.2rem; font-weight: 650; margin: .6rem 0 0; }"
 
 
 def bundle_page(metrics: Mapping[str, Any], pictures: Mapping[str, Path], *, title: str) -> str:
@@ -51,13 +48,14 @@ def bundle_page(metrics: Mapping[str, Any], pictures: Mapping[str, Path], *, tit
         f"<p>of {safe(images)} are right; 95 % interval {accuracy(low)} to {accuracy(high)} "
         f"({safe(best['interval'])}). {looks(metrics['test_split_opened'])}</p>",
         f"<p>{safe(metrics['chosen'])}{validation}</p>",
-        *(f"<p>Wrong with the data: {safe(error)}</p>" for error in data.get("errors", ())),
-        *(f"<p>Note: {safe(note)}</p>" for note in metrics.get("notes", ())),
+        *(f"<p>Wrong with the data: {safe(error)}</p>" for error in data["errors"]),
+        *(f"<p>Note: {safe(note)}</p>" for note in metrics["notes"]),
         f"<h2>Scores on {'the' if best is test else 'all'} test images</h2>",
         _narrow(("score", "value"), [(safe(name), safe(text)) for name, text in score_rows(test)]),
     ]
     for name, path in pictures.items():
-        body += [f"<h2>{safe(name[:1].upper() + name[1:])}</h2>", picture(path, alt=name)]
+        body.append(f"<h2>{safe(name[:1].upper() + name[1:])}</h2>")
+        body.append(picture(path.read_bytes(), alt=name))
     body += [
         "<h2>Classes</h2>",
         table(("class", "precision", "recall", "F1", "test images"), classes, numbers=range(1, 5)),

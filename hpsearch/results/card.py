@@ -7,32 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hpsearch.names import markdown
+from hpsearch.results.folder import CONFIG, FILES, PROGRAM
 from hpsearch.results.words import headline, looks, score_rows, validation_text
 from hpsearch.training.units import accuracy
 from hpsearch.training.words import configuration
 
-_FILES = {
-    "model.pt": "the checkpoint: `hpsearch predict`, `hpsearch.load`",
-    "model.pt2": "the same with normalisation, for PyTorch alone",
-    "model.onnx": "the same for ONNX Runtime",
-    "config.json": "all it takes to rebuild the model: classes, preprocessing, configuration",
-    "image_hashes.npz": "hashes of the search's images, by which `hpsearch evaluate` knows them "
-    "again; no image can be made of them, but who has an image can tell whether it was among them",
-    "metrics.json": "the scores, for machines",
-    "report.html": "the scores, for people",
-    "confusion_matrix.csv": "rows are the true classes, columns the predicted ones",
-    "confusion_matrix.png": "the same as a picture",
-    "predictions.csv": "each test image: its name, true and predicted class, probabilities",
-    "mistakes.png": "the most confident mistakes",
-    "learning_curves.csv": "each epoch of the training",
-    "learning_curves.png": "the same as a picture",
-    "learning_curves_batches.csv": "each mini-batch's loss",
-    "seeds.csv": "each of the seeds it was trained again with",
-    "seeds.png": "their learning curves",
-    "retrain.json": "the same for machines",
-    "candidates.csv": "the configurations that were trained on folds, and how they fared",
-    "candidates.png": "the same as a picture",
-}
 _MOST_CLASSES = 30
 
 
@@ -62,8 +41,8 @@ def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) 
         f"- started from: {markdown(_start(config))}",
         f"- data: {markdown(data['name'])}, {counts['train']:,} training, {counts['val']:,} "
         f"validation and {counts['test']:,} test images",
-        *(f"- of the data: {markdown(note)}" for note in data.get("notes", ())),
-        *(f"- wrong with the data: {markdown(error)}" for error in data.get("errors", ())),
+        *(f"- of the data: {markdown(note)}" for note in data["notes"]),
+        *(f"- wrong with the data: {markdown(error)}" for error in data["errors"]),
         f"- origin: {markdown(metrics['chosen'])}",
         f"- validation accuracy: {validation_text(metrics)}",
         "",
@@ -80,7 +59,7 @@ def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) 
         "This holds for images like those of the data: of other cameras, places or people it may "
         "do worse, and it gives one of its classes to any image at all.",
         "",
-        *(f"Note: {markdown(note)}\n" for note in metrics.get("notes", ())),
+        *(f"Note: {markdown(note)}\n" for note in metrics["notes"]),
         "## Use",
         "",
         "    hpsearch predict . photo.jpg folder/",
@@ -91,12 +70,12 @@ def model_card(metrics: Mapping[str, Any], *, title: str, files: Sequence[str]) 
         '    print(model.predict("photo.jpg"))',
         "",
     ]
-    if "model.pt2" in files:
+    if PROGRAM in files:
         lines += program_use(data["images"])
     lines += [
         "## Files",
         "",
-        *(f"- `{name}`: {_FILES[name]}" for name in files if name in _FILES),
+        *(f"- `{name}`: {FILES[name]}" for name in files if name in FILES),
         "",
         "## Training",
         "",
@@ -132,19 +111,22 @@ def program_use(images: Mapping[str, Any]) -> list[str]:
         "stretch": f"photo.resize({size})",
     }[images["fit"]]
     return [
-        "With PyTorch and Pillow alone; normalisation is in model.pt2, you turn, cut and resize:",
+        "With PyTorch and Pillow alone, for pictures of 8 bits; normalisation is in "
+        f"{PROGRAM}, you turn, cut and resize:",
         "",
         "    import json",
         "",
         "    import torch",
         "    from PIL import Image, ImageOps",
         "",
-        '    photo = ImageOps.exif_transpose(Image.open("photo.jpg"))',
-        f"    photo = photo.convert({'L' if channels == 1 else 'RGB'!r})",
+        '    photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGBA")',
+        '    white = Image.new("RGBA", photo.size, "white")  # shows where it is transparent',
+        "    photo = Image.alpha_composite(white, photo)"
+        f".convert({'L' if channels == 1 else 'RGB'!r})",
         f"    photo = {fitted}",
         "    pixels = torch.frombuffer(bytearray(photo.tobytes()), dtype=torch.uint8)",
-        '    model = torch.export.load("model.pt2").module()',
+        f'    model = torch.export.load("{PROGRAM}").module()',
         f"    probabilities = model(pixels.reshape(1, {height}, {width}, {channels}))[0]",
-        '    print(json.load(open("config.json"))["classes"][probabilities.argmax()])',
+        f'    print(json.load(open("{CONFIG}"))["classes"][probabilities.argmax()])',
         "",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from scipy.stats import binom
 
 from hpsearch.data.dataset import Int64Array
 from hpsearch.errors import DataError
-from hpsearch.results.folder import METRICS
+from hpsearch.results.folder import PREDICTIONS, read_metrics
 from hpsearch.results.intervals import Truths, difference_interval, sums_by_group
-from hpsearch.results.predictions import PREDICTIONS, Predictions, read_predictions
+from hpsearch.results.predictions import Predictions, read_predictions
 from hpsearch.results.words import count_seen
 
 LEVEL = 0.05
@@ -42,7 +42,8 @@ class Comparison:
         difference_95: its 95 % interval, a bootstrap over images, or over groups where there are
             any; None where it cannot be had, since all differ by the same.
         conclusion: what follows, in a sentence.
-        warnings: what makes it unfair, in sentences: images that initial weights had seen.
+        warnings: what makes it unfair, in sentences: images that a model had seen, or the weights
+            that it started from.
     """
 
     first: str
@@ -76,11 +77,13 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     """
     one, two = _predictions(Path(first)), _predictions(Path(second))
     _check_same(one, two, f"{first} and {second}")
-    data = {_fingerprint(Path(folder)) for folder in (first, second)} - {None}
-    if len(data) > 1:
+    metrics = {str(folder): read_metrics(Path(folder)) for folder in (first, second)}
+    if len({_fingerprint(document) for document in metrics.values()} - {None}) > 1:
+        read = [f"{folder} has {_shape(document)}" for folder, document in metrics.items()]
         raise DataError(
             f"{first} and {second} were not tested on the same images: those have the same names, "
-            "but other pixels (the fingerprints of their data differ)"
+            "but other pixels (the fingerprints of their data differ). The same files are other "
+            f"images, too, where --size, --fit or --gray is another one: {' and '.join(read)}"
         )
     right_one, right_two = _right(one), _right(two)
     only_first = int((right_one & ~right_two).sum())
@@ -106,7 +109,7 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
         difference=(only_second - only_first) / len(right_one),
         difference_95=interval,
         conclusion=_conclusion(only_first, only_second, p_value, interval, method=method),
-        warnings=tuple(warning for folder in (first, second) for warning in _seen(Path(folder))),
+        warnings=tuple(text for folder in metrics for text in _seen(folder, metrics[folder])),
     )
 
 
@@ -142,23 +145,33 @@ def _predictions(folder: Path) -> Predictions:
     return read_predictions(path)
 
 
-def _fingerprint(folder: Path) -> str | None:
+def _fingerprint(metrics: Mapping[str, Any]) -> str | None:
     """Of the data that the images are from; None where it is not known."""
     try:
-        document = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        if "evaluation" in document:
-            return str(document["data"]["fingerprint"])
-        return str(document["origin"]["data_fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError):
+        if "evaluation" in metrics:
+            return str(metrics["data"]["fingerprint"])
+        return str(metrics["origin"]["data_fingerprint"])
+    except (KeyError, TypeError):
         return None
 
 
-def _seen(folder: Path) -> list[str]:
-    """Whether the model started from weights that had seen some of the images."""
+def _shape(metrics: Mapping[str, Any]) -> str:
+    """What the files were read as, in words."""
     try:
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        images = metrics["data"]["images"]
+        gray = ", gray" if images["channels"] == 1 else ""
+        return f"{images['height']}x{images['width']} ({images['fit']}{gray})"
+    except (KeyError, TypeError):  # of an earlier version
+        return "a size that is not known"
+
+
+def _seen(folder: str, metrics: Mapping[str, Any]) -> list[str]:
+    """Whether the model, or the weights that it started from, had seen some of the images."""
+    try:
+        if "evaluation" in metrics:
+            return [f"{folder}: {warning}" for warning in metrics["warnings"]]
         seen = count_seen(metrics)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return []
     if not seen:
         return []

@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from hpsearch.data.dataset import ImageDataset, Int64Array
+from hpsearch.data.dataset import ImageDataset, ImagePart, Int64Array
 from hpsearch.data.known_images import read_known_images
+from hpsearch.data.progress import Watch
 from hpsearch.data.spec import DataSpec
-from hpsearch.data.store import Watch, load_dataset
-from hpsearch.errors import DataError, SearchError
+from hpsearch.data.store import load_dataset
+from hpsearch.errors import DataError
 from hpsearch.families._start_images import overlap_of, start_of, weights_name
-from hpsearch.files import whole_folder, write_text
+from hpsearch.files import write_text
 from hpsearch.names import listed, printable
-from hpsearch.results.bundle import METRICS, PREDICTIONS, write_figures
-from hpsearch.results.evaluation import run_model
-from hpsearch.results.folder import check_free
+from hpsearch.results.bundle import write_figures
+from hpsearch.results.folder import METRICS, PREDICTIONS, new_folder, read_metrics, writing
+from hpsearch.results.inference import run_model
 from hpsearch.results.overlap import Overlap
 from hpsearch.results.predictions import write_predictions
 from hpsearch.results.predictor import Predictor, load
@@ -81,15 +82,31 @@ def evaluate(
         device: where the export is loaded to.
 
     Raises:
+        ConfigError: no such device here.
         CheckpointError: as `hpsearch.results.predictor.load`; or the hashes of the images that the
             model knows are damaged.
         DataError: the data cannot be read, or has a class that the model does not know.
         SearchError: `out` exists, or cannot be written.
     """
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        check_free(folder, "evaluation", is_ours=_is_evaluation, replace=replace)
     predictor = export if isinstance(export, Predictor) else load(export, device=device)
+    if out is None:
+        return _evaluated(predictor, data, watch)[0]
+    folder = Path(out)
+    with new_folder(folder, "evaluation", is_ours=_is_evaluation, replace=replace) as temporary:
+        found, part = _evaluated(predictor, data, watch)
+        title = f"{predictor.folder.name} on {part.dataset.name}"
+        with writing(folder):
+            text = json.dumps(found.document, indent=2, ensure_ascii=False)
+            write_text(temporary / METRICS, text + "\n")
+            write_figures(temporary, part, found.scores, title=title)
+            write_predictions(temporary / PREDICTIONS, part, found.scores)
+    return dataclasses.replace(found, folder=folder)
+
+
+def _evaluated(
+    predictor: Predictor, data: DataSpec | str | os.PathLike[str], watch: Watch | None
+) -> tuple[Evaluated, ImagePart]:
+    """What the model got, and the images with its classes."""
     spec = _as_the_model_has_it(DataSpec.of(data), predictor)
     read = load_dataset(spec, watch=watch)
     overlap = _overlap(predictor, read, spec)
@@ -107,6 +124,7 @@ def evaluate(
             "source": spec.source,
             "name": read.name,
             "fingerprint": read.fingerprint,
+            "images": {**dataclasses.asdict(read.shape), "fit": spec.fit},
             "classes": sorted({part.classes[label] for label in np.unique(part.labels).tolist()}),
             "skipped": len(read.skipped),
             "notes": list(read.notes),
@@ -118,17 +136,10 @@ def evaluate(
         "warnings": list(warnings),
         "origin": dict(predictor.checkpoint.origin),
     }
-    if folder is not None:
-        title = f"{predictor.folder.name} on {read.name}"
-        try:
-            with whole_folder(folder, replace=replace) as temporary:
-                text = json.dumps(document, indent=2, ensure_ascii=False)
-                write_text(temporary / METRICS, text + "\n")
-                write_figures(temporary, part, scores, title=title)
-                write_predictions(temporary / PREDICTIONS, part, scores)
-        except OSError as error:
-            raise SearchError(f"{folder} cannot be written: {error.strerror or error}") from None
-    return Evaluated(folder=folder, scores=scores, new=new, document=document, warnings=warnings)
+    return (
+        Evaluated(folder=None, scores=scores, new=new, document=document, warnings=warnings),
+        part,
+    )
 
 
 def with_classes(dataset: ImageDataset, classes: tuple[str, ...]) -> ImageDataset:
@@ -158,8 +169,7 @@ def with_classes(dataset: ImageDataset, classes: tuple[str, ...]) -> ImageDatase
         class_parts=parts,
     )
     # They are of the pixels, which are the same: hashing them again would take long.
-    vars(matched).update(digests=dataset.digests, moments=dataset.moments)
-    return matched
+    return matched.knowing(moments=dataset.moments, digests=dataset.digests)
 
 
 def _as_the_model_has_it(spec: DataSpec, predictor: Predictor) -> DataSpec:
@@ -201,8 +211,4 @@ def _warnings(
 
 
 def _is_evaluation(folder: Path) -> bool:
-    try:
-        document = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        return isinstance(document, dict) and document.get("format") == FORMAT
-    except (OSError, ValueError):
-        return False
+    return read_metrics(folder).get("format") == FORMAT

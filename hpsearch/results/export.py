@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from hpsearch.data.dataset import ImagePart
 from hpsearch.data.sealed import open_test_split
 from hpsearch.data.splits import development_data
+from hpsearch.data.words import plural
 from hpsearch.engine.ledger import record_opening, record_result
 from hpsearch.engine.place import BATCHES, HISTORY
 from hpsearch.engine.records import SearchRecord, TrialRecord, require_checkpoint
-from hpsearch.errors import CheckpointError, SearchError
-from hpsearch.files import whole_folder
-from hpsearch.results import bundle
+from hpsearch.errors import CheckpointError
 from hpsearch.results.bundle import Trained, is_bundle, write_model, write_test_report
-from hpsearch.results.evaluation import restore_model, run_model
-from hpsearch.results.folder import check_free
-from hpsearch.results.scores import score
+from hpsearch.results.folder import (
+    BATCH_LOSSES,
+    CARD,
+    CONFIG,
+    CONFUSION,
+    CURVES,
+    METRICS,
+    MISTAKES,
+    MODEL,
+    ONNX,
+    PAGE,
+    PREDICTIONS,
+    PROGRAM,
+    new_folder,
+    writing,
+)
+from hpsearch.results.inference import restore_model, run_model
+from hpsearch.results.metrics import study_details, validation_interval
 from hpsearch.results.source import SearchData, search_data, search_of
-from hpsearch.results.words import best_of_many, count_seen
+from hpsearch.results.words import best_of_many
 from hpsearch.training.checkpoint import Checkpoint, load_checkpoint
 from hpsearch.training.device import resolve_device
 from hpsearch.training.history import read_history
@@ -50,74 +59,74 @@ class Export:
     @property
     def checkpoint(self) -> Path:
         """The model's checkpoint."""
-        return self.folder / bundle.MODEL
+        return self.folder / MODEL
 
     @property
     def program(self) -> Path | None:
         """The model for PyTorch alone; None where it could not be made (`notes` say why)."""
-        return self._where_there(bundle.PROGRAM)
+        return self._where_there(PROGRAM)
 
     @property
     def onnx(self) -> Path | None:
         """The model for ONNX Runtime; None where it was not asked for."""
-        return self._where_there(bundle.ONNX)
+        return self._where_there(ONNX)
 
     @property
     def config_json(self) -> Path:
         """All it takes to rebuild the model."""
-        return self.folder / bundle.CONFIG
+        return self.folder / CONFIG
 
     @property
     def metrics_json(self) -> Path:
         """The scores."""
-        return self.folder / bundle.METRICS
+        return self.folder / METRICS
 
     @property
     def confusion_png(self) -> Path:
         """The confusion matrix as a picture."""
-        return self.folder / f"{bundle.CONFUSION}.png"
+        return self.folder / f"{CONFUSION}.png"
 
     @property
     def confusion_csv(self) -> Path:
         """The confusion matrix: a row for each true class, a column for each predicted one."""
-        return self.folder / f"{bundle.CONFUSION}.csv"
+        return self.folder / f"{CONFUSION}.csv"
 
     @property
     def predictions_csv(self) -> Path:
         """Each test image with its true class and what the model says."""
-        return self.folder / bundle.PREDICTIONS
+        return self.folder / PREDICTIONS
 
     @property
     def mistakes_png(self) -> Path:
         """The most confident mistakes as a picture."""
-        return self.folder / bundle.MISTAKES
+        return self.folder / MISTAKES
 
     @property
     def curves_png(self) -> Path:
         """The learning curves as a picture."""
-        return self.folder / f"{bundle.CURVES}.png"
+        return self.folder / f"{CURVES}.png"
 
     @property
     def curves_csv(self) -> Path:
         """The learning curves: a row an epoch."""
-        return self.folder / f"{bundle.CURVES}.csv"
+        return self.folder / f"{CURVES}.csv"
 
     @property
     def batches_csv(self) -> Path | None:
         """The loss of each mini-batch; None where the search did not record it, being of the first
         version.
         """
-        return self._where_there(bundle.BATCHES)
+        return self._where_there(BATCH_LOSSES)
 
     @property
     def report_html(self) -> Path:
         """All of it on one page."""
-        return self.folder / bundle.PAGE
+        return self.folder / PAGE
 
     @property
     def card(self) -> Path:
         """The model card."""
-        return self.folder / bundle.CARD
+        return self.folder / CARD
 
     def _where_there(self, name: str) -> Path | None:
         path = self.folder / name
@@ -142,63 +151,49 @@ def export(
         onnx: write the model for ONNX Runtime, too.
 
     Raises:
+        ConfigError: no such device here.
         SearchError: `out` exists, or cannot be written.
         CheckpointError: the trial's checkpoint was not kept, is damaged, is another trial's, or
             does not give the validation accuracy that the search recorded; or the ONNX form
             cannot be made.
         DataError: the data is not that of the search any more.
     """
-    out = Path(out)
-    check_free(out, "export", is_ours=is_bundle, replace=replace)
-    target = resolve_device(device)
-    checkpoint = load_checkpoint(require_checkpoint(trial))
-    _check_trial(trial, checkpoint)
-    data = search_data(trial)
-    model = restore_model(checkpoint)
-    images = development_data(data.dataset, data.split).val
-    validation = run_model(model, checkpoint, images, target)
-    _check_validation(trial, validation.accuracy, len(images))
-    try:
-        with whole_folder(out, replace=replace) as folder:
-            # All that can fail comes before the look at the test images.
-            trained = _trained(trial, checkpoint, data)
-            notes = [*_luck_notes(trial, data), *write_model(folder, trained, data, onnx=onnx)]
-            record_opening(trial, "export")
-            test = open_test_split(data.dataset, data.split)
-            logits = run_model(model, checkpoint, test, target).logits
-            opened = len(search_of(trial).openings)
-            facts = trial_facts(trial, data)
-            facts["validation"] |= validation_interval(validation.logits, images)
-            facts["notes"] = notes
-            write_test_report(folder, trained, test, logits, opened=opened, facts=facts)
-    except OSError as error:
-        raise SearchError(f"{out} cannot be written: {error.strerror or error}") from None
-    metrics = json.loads((out / bundle.METRICS).read_text(encoding="utf-8"))
-    tested = metrics["test"]
+    out, target = Path(out), resolve_device(device)
+    file = require_checkpoint(trial)
+    with new_folder(out, "export", is_ours=is_bundle, replace=replace) as folder:
+        checkpoint = load_checkpoint(file)
+        _check_trial(trial, checkpoint)
+        data = search_data(trial)
+        model = restore_model(checkpoint)
+        images = development_data(data.dataset, data.split).val
+        validation = run_model(model, checkpoint, images, target)
+        _check_validation(trial, validation.accuracy, len(images))
+        # All that can fail comes before the look at the test images.
+        trained, facts = _trained(trial, checkpoint, data), _facts(trial, data)
+        facts["validation"] |= validation_interval(validation.logits, images)
+        with writing(out):
+            facts["notes"] += write_model(folder, trained, data, onnx=onnx)
+        record_opening(trial, "export")
+        test = open_test_split(data.dataset, data.split)
+        logits = run_model(model, checkpoint, test, target).logits
+        opened = len(search_of(trial).openings)
+        with writing(out):
+            metrics = write_test_report(folder, trained, test, logits, opened=opened, facts=facts)
+    accuracy = metrics["test"]["accuracy"]
     record_result(
         trial,
         kind="export",
         folder=str(out.absolute()),
-        accuracy=tested["accuracy"],
-        details={
-            "accuracy_95": tested["accuracy_95"],
-            "images": tested["images"],
-            **new_details(metrics),
-        },
+        accuracy=accuracy,
+        details=study_details(metrics),
     )
     return Export(
         folder=out,
-        test_accuracy=tested["accuracy"],
+        test_accuracy=accuracy,
         times_opened=opened,
         metrics=metrics,
         notes=tuple(metrics["notes"]),
     )
-
-
-def validation_interval(logits: Tensor, images: ImagePart) -> dict[str, Any]:
-    """What `metrics.json` says of how sure a validation accuracy is."""
-    scores = score(logits, images).metrics
-    return {key: scores[key] for key in ("images", "accuracy_95", "interval")}
 
 
 def _luck_notes(trial: TrialRecord, data: SearchData) -> list[str]:
@@ -206,22 +201,8 @@ def _luck_notes(trial: TrialRecord, data: SearchData) -> list[str]:
     return [best_of_many(data.record.finished, len(data.split.val))] if is_best else []
 
 
-def new_details(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What the study keeps of the scores without test images that the weights had seen which
-    training started from; nothing where they had seen none.
-
-    Args:
-        metrics: the content of `metrics.json`.
-    """
-    if not count_seen(metrics):
-        return {}
-    scores = metrics["test_of_new"] or {"images": 0}
-    known = ("accuracy", "accuracy_95", "images")
-    return {"new": {key: scores[key] for key in known if key in scores}}
-
-
-def trial_facts(trial: TrialRecord, data: SearchData) -> dict[str, Any]:
-    """What `metrics.json` says of the trial, as plain JSON types."""
+def _facts(trial: TrialRecord, data: SearchData) -> dict[str, Any]:
+    """What `metrics.json` says of the trial before the test scores, as plain JSON types."""
     return {
         "search": trial.search,
         "trial": trial.name,
@@ -236,6 +217,7 @@ def trial_facts(trial: TrialRecord, data: SearchData) -> dict[str, Any]:
         },
         "parameters": trial.parameters,
         "data": data.facts(),
+        "notes": _luck_notes(trial, data),
     }
 
 
@@ -245,9 +227,10 @@ def _chosen(trial: TrialRecord, record: SearchRecord) -> str:
     place = ranked.index(trial.name) + 1
     best = "the best" if place == 1 else f"number {place}"
     return (
-        f"Trial {trial.name} of search {trial.search}: {best} of {record.finished} finished trials "
-        f"by {record.objective.label} ({trial.value:.4f}), with the weights of epoch "
-        f"{1 + (trial.best_epoch or 0)} of {trial.epochs}."
+        f"Trial {trial.name} of search {trial.search}: {best} of "
+        f"{plural(record.finished, 'finished trial')} by {record.objective.label} "
+        f"({trial.value:.4f}), with the weights of epoch {1 + (trial.best_epoch or 0)} of "
+        f"{trial.epochs}."
     )
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy.stats import norm, t
 
 from hpsearch.data.dataset import Int64Array
+from hpsearch.data.words import plural
 
 Truths = npt.NDArray[np.bool_]
 
@@ -46,7 +47,7 @@ def accuracy_interval(
     if interval is not None:
         rough = "" if len(units) >= FEW_GROUPS else ", which are few: rough"
         return interval, f"bootstrap over {len(units):,} groups{rough}"
-    how = f"Wilson, each of {len(units):,} group{'s' * (len(units) != 1)} taken as one image"
+    how = f"Wilson, each of {plural(len(units), 'group')} taken as one image"
     return _wilson(len(units) * float(right.mean()), len(units)), how
 
 

@@ -66,6 +66,8 @@ def _found(name: str, outside: list[str], foreign: list[str]) -> Iterator[str]:
     """The files; links that lead out of a folder are added to `outside`, and pictures in it of
     kinds that are not read to `foreign`.
     """
+    if not name:  # Path would take it for the current folder
+        return
     if is_folder(Path(name)):
         listing = list_files(Path(name), refuse_outside=False)
         # Path would drop a leading ./
@@ -81,6 +83,8 @@ def _found(name: str, outside: list[str], foreign: list[str]) -> Iterator[str]:
 
 
 def _why(name: str) -> str:
+    if not name:
+        return "the name is empty: name a file, a folder (. for the current one) or a pattern"
     if "\0" not in name and is_folder(Path(name)):
         return "there are no pictures in this folder"
     return "nothing matches" if glob.has_magic(name) else "there is no such file"

@@ -7,15 +7,10 @@ import dataclasses
 import io
 from pathlib import Path
 
-import numpy as np
-
-from hpsearch.data.dataset import FloatArray, ImagePart
+from hpsearch.data.dataset import ImagePart
 from hpsearch.errors import DataError
 from hpsearch.results.scores import Scores
 from hpsearch.results.tables import bare, write_table
-
-PREDICTIONS = "predictions.csv"
-"""What the table is called in an export."""
 
 _DIGITS = 7
 """Of a probability: models compute in float32, which has no more."""
@@ -31,16 +26,12 @@ class Predictions:
         names: (N,): what each image is called, or its number in the data set.
         groups: (N,): who or what each image belongs to; None where the data has no groups.
         true, predicted: (N,): names of classes.
-        probabilities: float64 (N, classes).
-        classes: that the model knows.
     """
 
     names: tuple[str, ...]
     groups: tuple[str, ...] | None
     true: tuple[str, ...]
     predicted: tuple[str, ...]
-    probabilities: FloatArray
-    classes: tuple[str, ...]
 
 
 def write_predictions(path: Path, part: ImagePart, scores: Scores) -> None:
@@ -90,16 +81,13 @@ def _parsed(heads: list[str], rows: list[list[str]]) -> Predictions:
         raise ValueError("its rows are not equally long")
     texts = [tuple(bare(row[column]) for row in rows) for column in range(first - 1)]
     true, predicted = texts[-2:]
-    classes = tuple(head.removeprefix(_CLASS) for head in heads[first:])
-    if not {*true, *predicted} <= set(classes):
+    if not {*true, *predicted} <= {head.removeprefix(_CLASS) for head in heads[first:]}:
         raise ValueError("it names classes that it has no column for")
     return Predictions(
         names=texts[0],
         groups=texts[1] if grouped else None,
         true=true,
         predicted=predicted,
-        probabilities=np.array([row[first:] for row in rows], dtype=np.float64),
-        classes=classes,
     )
 
 

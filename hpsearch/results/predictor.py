@@ -21,8 +21,8 @@ from hpsearch.data.decode import Target, decode_all, open_image, unavailable
 from hpsearch.data.readers import is_regular_file
 from hpsearch.data.spec import MAX_SIDE, Fit
 from hpsearch.errors import CheckpointError, ConfigError, DataError, HpsearchError
-from hpsearch.results.evaluation import restore_model, run_model
 from hpsearch.results.folder import CONFIG, FORMAT, MODEL
+from hpsearch.results.inference import restore_model, run_model
 from hpsearch.training.checkpoint import Checkpoint, load_checkpoint
 from hpsearch.training.device import resolve_device
 from hpsearch.training.model import StagedModel, place
@@ -120,11 +120,20 @@ class Predictor:
 
         Args:
             batch_size: how many images the model gets at once.
+
+        Raises:
+            DataError: at once: an image is of no known kind.
+            ConfigError: at once: `top_k` or `batch_size` is no number from 1 on.
         """
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value is not None and (type(value) is not int or value < 1):
                 raise ConfigError(f"{name} must be a whole number from 1 on, but is {value!r}")
-        with closing(self._rows(_listed(images), batch_size)) as batches:
+        return self._predictions(_listed(images), top_k, batch_size)
+
+    def _predictions(
+        self, pictures: Sequence[Picture], top_k: int, batch_size: int | None
+    ) -> Generator[Prediction | BadImage]:
+        with closing(self._rows(pictures, batch_size)) as batches:
             for batch in batches:
                 for found in batch:
                     yield found if isinstance(found, BadImage) else self._prediction(found, top_k)
@@ -138,8 +147,7 @@ class Predictor:
         self, pictures: Sequence[Picture], batch_size: int | None
     ) -> Generator[list[FloatArray | BadImage]]:
         """The probabilities of each picture, float64 (classes,), or what is wrong with it."""
-        shape = self.target.shape
-        fitting = CHUNK_BYTES // (shape.height * shape.width * shape.channels)
+        fitting = CHUNK_BYTES // self.target.shape.nbytes
         size = batch_size or max(1, min(MOST_AT_ONCE, fitting))
         names = [_name(picture, number) for number, picture in enumerate(pictures)]
         waiting: list[UInt8Array | BadImage] = []

@@ -14,9 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from hpsearch.data.dataset import FloatArray
+from hpsearch.data.decode import REDUCING_GAP
 
-REDUCING_GAP = 3.0
-"""As in `hpsearch.data.decode`: what is made this much smaller is averaged in blocks first."""
 _BITS = 22
 _PROBED_PIXELS, _MOST_PROBES = 4096, 64
 

@@ -9,7 +9,7 @@ from hpsearch.config import TrainConfig
 from hpsearch.data.checks.run import check_images, stored_report
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.spec import DataSpec
-from hpsearch.data.splits import Split, load_split
+from hpsearch.data.splits import Split, SplitSpec, load_split, make_split
 from hpsearch.data.store import cache_folder, load_dataset
 from hpsearch.engine.place import SPLIT
 from hpsearch.engine.records import SearchRecord, TrialRecord
@@ -88,6 +88,24 @@ def search_data(trial: TrialRecord) -> SearchData:
             f"{now[:8]} now)"
         )
     return SearchData(record=record, dataset=dataset, split=split, source=source)
+
+
+def check_same_data(trial: TrialRecord) -> None:
+    """Makes sure that a new search on the data of the trial's search has the same images, and the
+    same split.
+
+    Raises:
+        DataError: it would not.
+    """
+    data = search_data(trial)
+    spec = SplitSpec.from_dict(data.record.spec["split"])
+    then, now = data.split.fingerprint, make_split(data.dataset, spec).fingerprint
+    if now != then:
+        raise DataError(
+            f"the split of search {trial.search!r} was drawn by another version of hpsearch or its "
+            f"libraries (fingerprint {then[:8]} then, {now[:8]} now), so a new search would not "
+            "have the same one; use that version"
+        )
 
 
 def data_errors(dataset: ImageDataset, split: Split) -> list[str]:

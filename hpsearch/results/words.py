@@ -1,4 +1,4 @@
-"""Scores and configurations in words, as cards, pages and terminals share them."""
+"""Scores in words, as cards, pages and terminals share them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def start_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     """What the weights that training started from mean for the test score, in sentences.
 
     Args:
-        metrics: as in `count_seen`.
+        metrics: the content of `metrics.json`.
     """
-    start, seen = metrics.get("start"), count_seen(metrics)
+    start, seen = metrics["start"], count_seen(metrics)
     notes = [] if start is None else [f"{text[:1].upper()}{text[1:]}." for text in start["doubts"]]
     if start is None or not seen:
         return tuple(notes)
@@ -59,9 +59,9 @@ def headline(metrics: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     has seen.
 
     Args:
-        metrics: as in `count_seen`.
+        metrics: the content of `metrics.json`.
     """
-    new = metrics.get("test_of_new")
+    new = metrics["test_of_new"]
     if new is None:
         return metrics["test"], plural(metrics["test"]["images"], "test image")
     return new, (
@@ -81,11 +81,11 @@ def validation_text(metrics: Mapping[str, Any]) -> str:
     """84.09 % of 88 images (95 % interval 75.00 % to 90.27 %, Wilson); a dash where there is none.
 
     Args:
-        metrics: as in `count_seen`; the interval is not in those of earlier versions.
+        metrics: the content of `metrics.json`.
     """
     scores = metrics["validation"]
-    if scores["accuracy"] is None or "accuracy_95" not in scores:
-        return accuracy(scores["accuracy"])
+    if scores["accuracy"] is None:
+        return accuracy(None)
     low, high = scores["accuracy_95"]
     return (
         f"{accuracy(scores['accuracy'])} of {plural(scores['images'], 'image')} (95 % interval "
@@ -101,10 +101,7 @@ def score_rows(test: Mapping[str, Any]) -> list[tuple[str, str]]:
     balanced = macro = ""
     if absent:
         balanced = f" (over the {total - len(absent):,} classes that occur)"
-        # Reports of earlier versions do not say how many.
-        counted = test.get("macro_f1_classes")
-        how_many = "" if counted is None else f"{counted:,} "
-        macro = f" (over the {how_many}classes that occur or are predicted)"
+        macro = f" (over the {test['macro_f1_classes']:,} classes that occur or are predicted)"
     rows = [
         ("accuracy", accuracy(test["accuracy"])),
         ("95 % interval", f"{accuracy(low)} to {accuracy(high)} ({test['interval']})"),
@@ -116,7 +113,7 @@ def score_rows(test: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     rows += [
         (f"accuracy of {name} alone", accuracy(column["accuracy"]))
-        for name, column in test.get("columns", {}).items()
+        for name, column in test["columns"].items()
     ]
     if absent:
         rows.append(

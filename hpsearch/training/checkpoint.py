@@ -15,11 +15,11 @@ from torch import Tensor
 
 from hpsearch.config import TrainConfig
 from hpsearch.data.preprocessing import Preprocessing
-from hpsearch.training.content import read_content, write_content
+from hpsearch.training.content import known_content, read_content, write_content
 from hpsearch.training.epoch import EpochResult
 
 FORMAT = "hpsearch-checkpoint-1"
-
+_KIND = "checkpoint"
 
 _UNTOLD = ("is_best", "seconds", "images_per_second", "batch_losses")
 """What a checkpoint does not tell of its epoch: it differs from one repetition to the next."""
@@ -82,15 +82,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Reads a checkpoint onto the CPU.
 
     Raises:
-        CheckpointError: the file is missing, not a checkpoint of hpsearch, truncated or altered.
+        CheckpointError: the file is missing, not a checkpoint that this version of hpsearch knows,
+            truncated or altered.
+        OSError: it cannot be read just now.
     """
-    document, state = read_content(path, kind="checkpoint", file_format=FORMAT)
-    return Checkpoint(
-        state=state,
-        config=TrainConfig.from_dict(document["config"]),
-        classes=tuple(document["classes"]),
-        preprocessing=Preprocessing.from_dict(document["preprocessing"]),
-        metrics=document["metrics"],
-        origin=document["origin"],
-        versions=document["versions"],
-    )
+    document, state = read_content(path, kind=_KIND, file_format=FORMAT)
+    with known_content(path, _KIND):
+        return Checkpoint(
+            state=state,
+            config=TrainConfig.from_dict(document["config"]),
+            classes=tuple(document["classes"]),
+            preprocessing=Preprocessing.from_dict(document["preprocessing"]),
+            metrics=document["metrics"],
+            origin=document["origin"],
+            versions=document["versions"],
+        )

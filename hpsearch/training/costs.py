@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hpsearch.data.dataset import ImageShape
-from hpsearch.errors import ConfigError
 from hpsearch.training.device import wait_for
 from hpsearch.training.layers import layer_table, totals
 from hpsearch.training.model import StagedModel, parameter_counts
-from hpsearch.training.objectives import OBJECTIVES, Objective, ValidationScores
 
 _WARM_UP = 3
 """Passes that are not timed: libraries choose their kernels in the first ones."""
@@ -53,10 +50,6 @@ class Cost:
     direction: Literal["minimize"] = "minimize"
     unit: str
     measure: Callable[[StagedModel, ImageShape, torch.device], float]
-
-
-Objectives = tuple[Objective, *tuple[Objective | Cost, ...]]
-"""What a search is for: first the objective by which epochs and trials are ranked."""
 
 
 def count_macs(model: StagedModel, shape: ImageShape, device: torch.device) -> int:
@@ -157,81 +150,3 @@ COSTS: tuple[Cost, ...] = (
         measure=latency_ms,
     ),
 )
-
-
-def objective_rows(text: str) -> Objectives:
-    """The rows of the objectives that are named in `text`, separated by commas.
-
-    Raises:
-        ConfigError: a name is unknown or given twice, or the first one is that of a cost: epochs,
-            which cost the same, could not be ranked by it.
-    """
-    scores = {row.name: row for row in OBJECTIVES}
-    rows: dict[str, Objective | Cost] = {**scores, **{row.name: row for row in COSTS}}
-    names = [name.strip() for name in text.split(",")] if isinstance(text, str) else []
-    if not names or names[0] not in scores:
-        found = f" (the first of {text!r})" if len(names) > 1 else ""
-        raise ConfigError(
-            f"objective must be one of {', '.join(scores)}, but is "
-            f"{repr(names[0]) if names else repr(text)}{found}; after a comma, it can be followed "
-            f"by others of them, {', '.join(row.name for row in COSTS)}"
-        )
-    for number, name in enumerate(names):
-        if name not in rows:
-            raise ConfigError(
-                f"objective {text!r} names {name!r}, which is unknown; known: {', '.join(rows)}"
-            )
-        if name in names[:number]:
-            raise ConfigError(f"objective {text!r} names {name!r} twice")
-    return scores[names[0]], *(rows[name] for name in names[1:])
-
-
-def trial_values(
-    rows: Sequence[Objective | Cost],
-    best: ValidationScores,
-    model: StagedModel,
-    shape: ImageShape,
-    device: torch.device,
-) -> tuple[float, ...]:
-    """The value of each row: of the trial's best epoch, or what its model costs.
-
-    Args:
-        model: as it was trained, on `device`; it is left as it is.
-        shape: of the model's input.
-    """
-    return tuple(
-        row.value(best) if isinstance(row, Objective) else row.measure(model, shape, device)
-        for row in rows
-    )
-
-
-def pareto_front(
-    rows: Sequence[Objective | Cost], points: Sequence[Sequence[float | None]]
-) -> list[int]:
-    """The places in `points` of those that no other dominates: is as good in each objective, and
-    better in one. Of points that are level, all are there.
-
-    Args:
-        points: a value for each of `rows`. One without all of these, or with one that is not a
-            number, is left out, and dominates nothing.
-    """
-    known = (
-        (place, [value for value in point if value is not None and not math.isnan(value)])
-        for place, point in enumerate(points)
-    )
-    signs = [1 if row.direction == "maximize" else -1 for row in rows]
-    signed = [
-        (tuple(sign * value for sign, value in zip(signs, values, strict=True)), place)
-        for place, values in known
-        if len(values) == len(rows)
-    ]
-    front: list[tuple[tuple[float, ...], int]] = []
-    # Whatever dominates a point comes before it in this order; and if that is dominated, too, then
-    # by one in the front, which dominates both.
-    for point, place in sorted(signed, key=lambda item: item[0], reverse=True):
-        if not any(
-            other != point and all(a >= b for a, b in zip(other, point, strict=True))
-            for other, _ in front
-        ):
-            front.append((point, place))
-    return sorted(place for _, place in front)

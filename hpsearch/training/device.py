@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from hpsearch.data.words import plural
 from hpsearch.errors import ConfigError
 
 
@@ -28,7 +29,7 @@ def resolve_device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise ConfigError(
-                f"device {name!r} is not here: this machine has {count} CUDA devices; "
+                f"device {name!r} is not here: this machine has {plural(count, 'CUDA device')}; "
                 "use cpu, or auto"
             )
         return torch.device("cuda", device.index or 0)

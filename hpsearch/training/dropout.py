@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpsearch.config import DropoutConfig, look_up
+from hpsearch.checks import look_up
+from hpsearch.config import DropoutConfig
 from hpsearch.errors import ConfigError
 from hpsearch.training.options import OptionInfo, read_options
 from hpsearch.training.schedules import History, Moment, Schedule, check_rates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -36,6 +37,9 @@ class GraphedStep:
     of dropout come from the device's default generator, which graphs advance as kernels do.
 
     It does not keep the step, which would keep it: both are gone as soon as nobody needs them.
+
+    Args:
+        device: with its number.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -69,7 +73,9 @@ class GraphedStep:
         """On the stream that capturing uses, as torch wants it."""
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream), warnings.catch_warnings():
+            # Optimizers that are made for graphs take these steps for those of a mistake.
+            warnings.filterwarnings("ignore", message="This instance was constructed with capturab")
             outputs = step(batch)
         current.wait_stream(self._stream)
         return outputs
@@ -77,8 +83,7 @@ class GraphedStep:
     def _capture(self, step: TakeStep, batch: TrainBatch) -> _Captured:
         held = TrainBatch(*(tensor.clone() for tensor in batch.tensors))
         graph = torch.cuda.CUDAGraph()
-        index = 0 if self._device.index is None else self._device.index
-        generator = torch.cuda.default_generators[index]
+        generator = torch.cuda.default_generators[self._device.index]
         before = generator.clone_state()
         # What other threads do meanwhile, such as fetching images, is not part of it.
         capture = torch.cuda.graph(

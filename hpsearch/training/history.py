@@ -51,7 +51,7 @@ def read_history(path: Path) -> tuple[EpochResult, ...]:
         if tuple(reader.fieldnames or ()) not in (_FIELDS, _FIRST_FIELDS) or not history:
             raise ValueError("it lacks columns or rows")
         return history
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise CheckpointError(f"{path}: the training history cannot be read: {error}") from None
 
 

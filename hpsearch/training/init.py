@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from hpsearch.config import look_up
+from hpsearch.checks import look_up
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

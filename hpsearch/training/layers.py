@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hpsearch.data.dataset import ImageShape
+from hpsearch.errors import ConfigError
 from hpsearch.training.model import StagedModel
 
 
@@ -83,6 +84,9 @@ def layer_table(model: StagedModel, shape: ImageShape) -> tuple[LayerRow, ...]:
     works on parameters itself (a class token, a scale, attention that takes its linear layers'
     weights) has a row too, before those of its layers. The model is run once, as in evaluation,
     on the `meta` device, where tensors have shapes but no values; `model` itself is not touched.
+
+    Raises:
+        ConfigError: a stage with parameters is not called.
     """
     twin = _on_meta(model).eval()
     calls = _traced(twin, torch.empty(1, shape.channels, shape.height, shape.width, device="meta"))
@@ -167,6 +171,9 @@ def _tensors(value: object) -> Iterator[Tensor]:
 def _parameters_by_call(model: StagedModel, calls: list[_Call]) -> dict[_Call, list[nn.Parameter]]:
     """Every parameter once: with the first use of its module or, where the module was not called,
     of the innermost one around it that was.
+
+    Raises:
+        ConfigError: none of these was called.
     """
     first = {call.module: call for call in reversed(calls)}
     modules = dict(model.stages.named_modules())
@@ -174,6 +181,11 @@ def _parameters_by_call(model: StagedModel, calls: list[_Call]) -> dict[_Call, l
     for name, parameter in model.stages.named_parameters():
         path, _, _ = name.rpartition(".")
         while modules[path] not in first:
+            if not path:
+                raise ConfigError(
+                    f"the model never calls what has the parameter {name!r}: its forward must call "
+                    "all of its stages"
+                )
             path, _, _ = path.rpartition(".")
         own.setdefault(first[modules[path]], []).append(parameter)
     return own

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpsearch.config import LossConfig, TrainConfig, look_up
+from hpsearch.checks import look_up
+from hpsearch.config import LossConfig, TrainConfig
 from hpsearch.training.options import OptionInfo, read_options
 
 
@@ -141,12 +142,10 @@ class BatchLoss:
         logits = logits.float()
         if self._row.each is _cross_entropy and self._weights is None and share is None:
             return F.cross_entropy(logits, labels, label_smoothing=self._smoothing)
-        loss, weight = self._weighted(logits, labels)
+        loss = self._weighted(logits, labels)
         if other is not None and share is not None:
-            other_loss, other_weight = self._weighted(logits, other)
-            loss = share * loss + (1 - share) * other_loss
-            weight = share * weight + (1 - share) * other_weight
-        return loss.sum() / weight.sum()
+            loss = share * loss + (1 - share) * self._weighted(logits, other)
+        return loss.sum() / self.weight(labels, other, share)
 
     def weight(
         self, labels: Tensor, other: Tensor | None = None, share: Tensor | None = None
@@ -159,10 +158,7 @@ class BatchLoss:
             weight = share * weight + (1 - share) * self._weights[other]
         return weight.sum()
 
-    def _weighted(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each image the loss times its weight, and the weight."""
+    def _weighted(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Of each image the loss times the weight of its label."""
         loss = self._row.each(logits, labels, self._smoothing, self._options)
-        if self._weights is None:
-            return loss, torch.ones_like(loss)
-        weight = self._weights[labels]
-        return loss * weight, weight
+        return loss if self._weights is None else loss * self._weights[labels]

@@ -14,11 +14,12 @@ import torch
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 # What PyTorch and oneDNN say on a CPU, and CUDA's libraries; there is no class of its own for it.
-# "could not create a primitive descriptor" is something else: oneDNN cannot do that.
+# "could not create a primitive descriptor" is something else: oneDNN cannot do that. TorchDynamo
+# has errors of its own, which name those of the memory in their text.
 _MESSAGES = re.compile(
     "can't allocate memory|could not create a memory object|could not create a primitive$"
     "|not enough memory: you tried to allocate|std::bad_alloc"
-    "|CUDA error: out of memory|_STATUS_ALLOC_FAILED"
+    "|CUDA error: out of memory|_STATUS_ALLOC_FAILED|CUDA out of memory|MemoryError: "
 )
 
 

@@ -102,8 +102,11 @@ def place(model: StagedModel, device: torch.device, memory_format: MemoryFormat)
 
 def learns_statistics(model: StagedModel) -> bool:
     """Whether a BatchNorm in `model` learns from batches in training; frozen ones do not."""
+    mode = model.training
     modules = model.train().modules()
-    return any(isinstance(module, _BatchNorm) and module.training for module in modules)
+    found = any(isinstance(module, _BatchNorm) and module.training for module in modules)
+    model.train(mode)
+    return found
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:

@@ -76,6 +76,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
             for name in ("lr", "weight_decay"):
                 worker.param_groups[0][name] = group[name]
             worker.step()
+        for _, matrix in self._matrices:  # or it would keep the gradient that `zero_grad` lets go
+            matrix.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         """The groups' settings, and the state of what does their steps."""

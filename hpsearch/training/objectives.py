@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from hpsearch.config import look_up
+from hpsearch.checks import look_up
 
 
 class ValidationScores(Protocol):

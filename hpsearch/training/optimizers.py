@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from hpsearch.config import OptimizerConfig, look_up
+from hpsearch.checks import look_up
+from hpsearch.config import OptimizerConfig
 from hpsearch.errors import ConfigError
 from hpsearch.training.model import StagedModel
 from hpsearch.training.muon import MuonWithAdamW, hidden_matrices
@@ -205,7 +206,7 @@ def build_optimizer(
     hidden = {id(matrix) for matrix in hidden_matrices(model)} if row.matrices else set()
     groups = []
     for scale, part in _parts(model, config.stage_decay):
-        trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in part if parameter.requires_grad]
         for kind in ((True, True), (False, True), (False, False)):
             chosen = [p for p in trained if (id(p) in hidden, p.ndim > 1) == kind]
             matrices, decayed = kind[0], kind[1] or config.decay_all
@@ -221,9 +222,15 @@ def build_optimizer(
     return row.optimizer([group for group in groups if group["params"]], lr=lr, **arguments)
 
 
-def _parts(model: StagedModel, stage_decay: float) -> list[tuple[float, nn.Module]]:
-    """What shares a learning rate, and the factor on it."""
+def _parts(model: StagedModel, stage_decay: float) -> list[tuple[float, list[nn.Parameter]]]:
+    """What shares a learning rate, and the factor on it; what is in no stage is with the last."""
     if stage_decay == 1:
-        return [(1.0, model)]
-    last = len(model.stages) - 1
-    return [(stage_decay ** (last - place), stage) for place, stage in enumerate(model.stages)]
+        return [(1.0, list(model.parameters()))]
+    *earlier, _ = model.stages
+    parts: list[tuple[float, list[nn.Parameter]]] = []
+    taken: set[nn.Parameter] = set()
+    for place, module in enumerate((*earlier, model)):
+        own = [parameter for parameter in module.parameters() if parameter not in taken]
+        parts.append((stage_decay ** (len(earlier) - place), own))
+        taken.update(own)
+    return parts

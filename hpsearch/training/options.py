@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from hpsearch.config import Option, Options
+from hpsearch.checks import Option, Options
 from hpsearch.errors import ConfigError
 
 
@@ -85,7 +85,8 @@ def read_options(owner: str, rows: Mapping[str, OptionInfo], given: Options) -> 
         owner: whose options they are, as errors name it, such as "optimizer 'sgd'".
 
     Raises:
-        ConfigError: an unknown option, one that lacks, or a value that it may not have.
+        ConfigError: an unknown option, one that is required and missing, or a value that one may
+            not have.
     """
     for name in given:
         if name not in rows:

@@ -17,11 +17,13 @@ from hpsearch.data.dataset import ImageShape
 from hpsearch.data.preprocessing import torch_format
 from hpsearch.data.resident import ResidentData
 from hpsearch.training.device import wait_for
+from hpsearch.training.evaluation import outputs
+from hpsearch.training.graph import WARM_UP
 from hpsearch.training.memory import is_out_of_memory
 from hpsearch.training.model import StagedModel, place
+from hpsearch.training.seeds import seeded
 from hpsearch.training.settings import Setting, Wanted, possible_settings
 from hpsearch.training.step import Step
-from hpsearch.training.trainer import outputs, seeded
 from hpsearch.training.tuning import Tuning, tuning_key
 
 PROBE_SECONDS = 2.0
@@ -211,7 +213,7 @@ class _TimedStep:
         images = images.contiguous(memory_format=torch_format(config.memory_format))
         self._batch = TrainBatch(images, torch.arange(batch, device=device) % classes)
         if config.execution == "graph":
-            for _ in range(4):  # runs as it is, three times, and is captured
+            for _ in range(WARM_UP + 1):  # the last one is captured
                 self._step(self._batch, self._lr)
 
     def seconds(self) -> float:

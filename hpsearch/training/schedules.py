@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from hpsearch.config import ScheduleConfig, look_up
+from hpsearch.checks import look_up
+from hpsearch.config import ScheduleConfig
 from hpsearch.errors import ConfigError
 from hpsearch.training.options import OptionInfo, read_options
 
@@ -176,7 +177,7 @@ SCHEDULES: tuple[Schedule, ...] = (
     ),
     Schedule(
         name="step",
-        help="divided by 10 at one half, again at three quarters; or every so many epochs",
+        help="multiplied by gamma at one half, again at three quarters; or every so many epochs",
         factor=_step,
         options={
             "step_size": OptionInfo(
@@ -192,7 +193,7 @@ SCHEDULES: tuple[Schedule, ...] = (
     ),
     Schedule(
         name="multistep",
-        help="divided by 10 at given epochs",
+        help="multiplied by gamma at given epochs",
         factor=_multistep,
         options={
             "milestones": OptionInfo(
@@ -224,7 +225,7 @@ SCHEDULES: tuple[Schedule, ...] = (
     ),
     Schedule(
         name="plateau",
-        help="divided by 10 where the validation loss has not become lower for some epochs",
+        help="multiplied by gamma where the validation loss has not become lower for some epochs",
         factor=_plateau,
         follows_epochs=True,
         options={

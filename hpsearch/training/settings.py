@@ -15,7 +15,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from hpsearch.config import Execution, JsonConfig, MemoryFormat, Precision, TrainConfig
+from hpsearch.checks import JsonConfig
+from hpsearch.config import Execution, MemoryFormat, Precision, TrainConfig
 from hpsearch.training.optimizers import optimizer_info
 
 Auto = Literal["auto"]

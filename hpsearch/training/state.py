@@ -19,10 +19,11 @@ from torch import Tensor
 
 from hpsearch.config import TrainConfig
 from hpsearch.errors import CheckpointError
-from hpsearch.training.content import read_content, write_content
+from hpsearch.training.content import known_content, read_content, write_content
 from hpsearch.training.epoch import EpochResult
 
 FORMAT = "hpsearch-training-state-1"
+_KIND = "training state"
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"state-(\d+)\.pt")
@@ -82,9 +83,10 @@ def load_state(path: Path) -> TrainingState:
     Raises:
         CheckpointError: the file is missing, not a training state that this version of hpsearch
             knows, truncated or altered.
+        OSError: it cannot be read just now.
     """
-    document, tensors = read_content(path, kind="training state", file_format=FORMAT)
-    try:
+    document, tensors = read_content(path, kind=_KIND, file_format=FORMAT)
+    with known_content(path, _KIND):
         content = _unpack(document["content"], tensors)
         losses = iter(content["losses"].tolist())
         return TrainingState(
@@ -94,11 +96,6 @@ def load_state(path: Path) -> TrainingState:
             optimizer=content["optimizer"],
             average=content["average"],
         )
-    except (ValueError, TypeError, KeyError) as error:  # whole, but of another version
-        raise CheckpointError(
-            f"{path}: this version of hpsearch does not know such a training state "
-            f"({type(error).__name__}: {error}); it cannot be used"
-        ) from None
 
 
 def _row(result: EpochResult) -> dict[str, Any]:
@@ -163,12 +160,16 @@ class StateFiles:
                 path.unlink(missing_ok=True)
 
     def whole(self) -> Iterator[TrainingState]:
-        """The states whose files are whole, the newest first."""
+        """The states whose files are whole, the newest first.
+
+        Raises:
+            OSError: one cannot be read just now; it may be whole.
+        """
         for path in self._files().values():
             try:
                 state = load_state(path)
             except CheckpointError as error:
-                _log.warning("%s; going on from an earlier state", error)
+                _log.warning("%s; it is passed over", error)
             else:
                 yield state
 

@@ -16,6 +16,7 @@ from hpsearch.training.averaging import WeightAverage
 from hpsearch.training.dropout import ScheduledDropout
 from hpsearch.training.graph import GraphedStep
 from hpsearch.training.losses import BatchLoss
+from hpsearch.training.memory import is_out_of_memory
 from hpsearch.training.model import StagedModel
 from hpsearch.training.optimizers import base_lr, build_optimizer
 
@@ -68,17 +69,13 @@ class Step:
         self.average = WeightAverage(model, config.ema) if config.ema else None
         self._graphs = GraphedStep(device) if graphed else None
         if graphed:
-            self._make_lr_tensors()
+            for group in self.optimizer.param_groups:  # what a graph reads must stay where it is
+                group["lr"] = torch.tensor(float(group["lr"]), device=device)
         if graphed or self._compiled:  # which would compile anew for each rate
             for module in model.modules():
                 if isinstance(module, ScheduledDropout):
                     module.use_tensor(device)
         self.highest_lr = base_lr(config.optimizer, config.batch_size)
-
-    def _make_lr_tensors(self) -> None:
-        """What a graph reads must stay where it is."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = torch.tensor(float(group["lr"]), device=self._device)
 
     def __call__(self, batch: TrainBatch, lr: float) -> StepResult:
         """Takes the step; `lr` is the learning rate of the last stage."""
@@ -98,11 +95,14 @@ class Step:
         return result
 
     def load_optimizer(self, state: Mapping[str, Any]) -> None:
-        """Goes on with the `state_dict` of an optimizer for the same model."""
-        tensors = any(isinstance(group["lr"], Tensor) for group in self.optimizer.param_groups)
+        """Goes on with the `state_dict` of an optimizer for the same model and configuration.
+
+        Settings stay as they are here: on another device, those for CUDA graphs were others.
+        """
+        own = [dict(group) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(dict(state))
-        if tensors:
-            self._make_lr_tensors()
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
 
     def _change_weights_compiled(self, batch: TrainBatch) -> StepResult:
         from torch._dynamo.exc import TorchDynamoException
@@ -110,6 +110,8 @@ class Step:
         try:
             return self._change_weights(batch)
         except TorchDynamoException as error:
+            if is_out_of_memory(error):
+                raise
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(
                 f"execution compile does not work here ({reason[:200]}); use execution eager"

@@ -7,73 +7,38 @@ is broken off gives its memory back at once.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import math
 import operator
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from hpsearch.config import MemoryFormat, Precision, TrainConfig
+from hpsearch.config import TrainConfig
 from hpsearch.data.augment import check_augmentations
 from hpsearch.data.batches import (
     batch_sizes,
     epoch_size,
-    eval_batches,
     steps_per_epoch,
     train_batches,
 )
-from hpsearch.data.preprocessing import Preprocessing
-from hpsearch.data.resident import ResidentData, ResidentImages
+from hpsearch.data.resident import ResidentData
 from hpsearch.errors import ConfigError, InfeasibleError, NonFiniteLossError
 from hpsearch.training.dropout import check_dropout, dropout_rate, set_dropout
 from hpsearch.training.epoch import EpochResult
+from hpsearch.training.evaluation import outputs
 from hpsearch.training.losses import check_loss
-from hpsearch.training.memory import is_out_of_memory
 from hpsearch.training.model import StagedModel, learns_statistics, place
 from hpsearch.training.objectives import objective_info
 from hpsearch.training.optimizers import check_optimizer
 from hpsearch.training.schedules import check_schedule, lr_factor
 from hpsearch.training.scores import Scores, classification_scores
+from hpsearch.training.seeds import derive_seed, seeded
 from hpsearch.training.state import TrainingState
-from hpsearch.training.step import Step, autocast
-
-EVAL_BATCH_SIZE = 512
-"""On a CPU, where larger batches gain nothing."""
-
-_EVAL_BYTES = {"cpu": 2**26, "cuda": 2**28}
-"""Of a batch of images at most: what a model makes of them is many times as large."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Evaluation:
-    """Outputs for a set of images: logits float32 (N, classes) on the CPU, mean loss, accuracy."""
-
-    logits: Tensor
-    loss: float
-    accuracy: float
-
-
-def derive_seed(*parts: int | str) -> int:
-    """A seed of 63 bits from numbers and names: near inputs give unrelated seeds."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
-    """Seeds torch's global generators (dropout uses them) for the block and puts their states
-    back after it; gives a generator on `device`, seeded as well.
-    """
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield torch.Generator(device=device).manual_seed(seed)
+from hpsearch.training.step import Step
 
 
 def check_config(config: TrainConfig) -> None:
@@ -98,8 +63,9 @@ class Training:
     CPU, however often it was stopped between two epochs and taken up again from its state: the
     randomness of an epoch comes from the configuration's seed and the epoch's number.
 
-    Whenever it yields, and after its end or its closing, the model has the weights that were
-    evaluated: the averaged ones, where the configuration asks for an average.
+    Whenever it yields, after its end or its closing, and where it goes on from a state, the model
+    has the weights that were evaluated: the averaged ones, where the configuration asks for an
+    average.
 
     Args:
         model: freshly built (see `hpsearch.families.build_model`); moved to `device` and trained
@@ -164,6 +130,7 @@ class Training:
         self._step.load_optimizer(state.optimizer)
         if self._step.average is not None and state.average is not None:
             self._step.average.load_state(state.average)
+            self._step.average.install()
         self._history = list(state.history)
 
     def state(self) -> TrainingState:
@@ -316,49 +283,3 @@ def train(
 ) -> Generator[EpochResult, None, None]:
     """Trains `model` in place and yields once an epoch: `Training(...).run()`."""
     return Training(model, data, config, device=device, resume=resume).run()
-
-
-def evaluate(
-    model: nn.Module,
-    images: ResidentImages,
-    preprocessing: Preprocessing,
-    precision: Precision,
-    memory_format: MemoryFormat = "channels_last",
-) -> Evaluation:
-    """The model's outputs for all images, in their order; leaves the model in evaluation mode."""
-    logits = outputs(model, images, preprocessing, precision, memory_format)
-    loss = F.cross_entropy(logits, images.labels).item()
-    correct = (logits.argmax(dim=1) == images.labels).sum().item()
-    return Evaluation(logits.cpu(), loss, correct / len(images))
-
-
-def outputs(
-    model: nn.Module,
-    images: ResidentImages,
-    preprocessing: Preprocessing,
-    precision: Precision,
-    memory_format: MemoryFormat,
-) -> Tensor:
-    """Logits float32 (N, classes) on the device; in smaller batches where memory is short."""
-    device = images.labels.device
-    model.eval()
-    size = _eval_batch_size(device, preprocessing)
-    while True:
-        try:
-            with torch.inference_mode(), autocast(device, precision):
-                return torch.cat(
-                    [
-                        model(batch).float()
-                        for batch, _ in eval_batches(images, preprocessing, size, memory_format)
-                    ]
-                )
-        except Exception as error:
-            if size == 1 or not is_out_of_memory(error):
-                raise
-        size //= 2
-
-
-def _eval_batch_size(device: torch.device, preprocessing: Preprocessing) -> int:
-    shape = preprocessing.shape
-    fitting = _EVAL_BYTES[device.type] // (4 * shape.height * shape.width * shape.channels)
-    return max(1, fitting if device.type == "cuda" else min(fitting, EVAL_BATCH_SIZE))

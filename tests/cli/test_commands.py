@@ -1,6 +1,5 @@
 """The command line as a user meets it: real commands on real folders."""
 
-import dataclasses
 import json
 import os
 import re
@@ -15,11 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from rich.console import Console
 
 from hpsearch import StudySpec, load_search
 from hpsearch.cli.main import app, main
-from hpsearch.cli.search import _print_end
 from hpsearch.engine.place import DATABASE
 
 Run = Callable[[str], tuple[int, str, str]]
@@ -199,15 +196,6 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     assert load_search(runs) == record
 
 
-def test_a_search_that_gave_up_says_so(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record = load_search(runs)
-    asked = {**record.spec, "trials": record.finished + 1}
-    _print_end(Console(width=200), dataclasses.replace(record, spec=asked))
-    out = capsys.readouterr().out
-    assert "infeasible that it gave up: narrow them" in out
-    assert "--trials" not in out
-
-
 def test_a_search_without_a_finished_trial_cannot_be_exported(run: Run) -> None:
     code, out, _ = run(
         "search --family mlp --trials 1 --epochs 2 --set optimizer=sgd --set lr=0.5 "
@@ -231,9 +219,16 @@ def test_a_dry_run_estimates_and_writes_nothing(run: Run, tmp_path: Path) -> Non
     assert "4 trials to do" in out
     assert files(tmp_path) == []
     first, *others = out.splitlines()
-    assert first.startswith("search digits, on digits: 8x8x1, 10 classes, 1077 train + 360 valid")
+    assert first.startswith("search digits, on digits: 8x8x1, 10 classes, 1,077 train + 360 valid")
     assert "4 trials of 2 epochs, chosen by tpe, pruned by median, ranked by val_accuracy" in others
     assert any(re.match(r"logistic: 8 parameters searched: .*\blr\b", line) for line in others)
+    # It is about the workers that there would be.
+    _, out, _ = run(f"search {SMALL} --dry-run --workers 2")
+    assert "\n2 workers with 1 thread each\n" in out
+    assert re.search(r"\n4 trials to do: about .* by 2 workers without pruning\n", out)
+    code, _, err = run(f"search {SMALL} --dry-run --devices cpu,cuda:99")
+    assert code == 2
+    assert "cuda:99" in err
     # A search says the same of its data.
     _, out, _ = run(f"search {SMALL}")
     assert out.splitlines()[0] == first

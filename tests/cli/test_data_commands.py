@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def test_list_shows_every_source_and_its_options(run: Run) -> None:
         assert source.usage in out
         for option in source.options:
             assert f"{option.name}: " in out
+    where = next(line for line in out.splitlines() if " download: " in line)
+    assert re.match(r" *[A-Za-z0-9]+ to [A-Za-z0-9]+ ", where), where  # not of files and folders
     listed = json.loads(run("data list --json")[1])
     assert [row["usage"] for row in listed] == [row.usage for row in SOURCES]
 

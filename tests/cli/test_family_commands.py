@@ -73,12 +73,14 @@ class TestFamilies:
                 "resnet has none; these families have some: cnn, mlp",
             ),
             ("families cnn --preset stl5", "'stl5'"),
+            ("families --preset stl4", "--preset is of one family: hpsearch families FAMILY"),
+            ("families --set convs=2", "--set is of one family"),
             ("families cnn --preset stl4 --image-size 40", "at least"),
             ("families cnn --image-size 0", "0"),
             ("families cnn --channels 2", "--channels is 3, or 1 for gray images, but is 2"),
             ("space cnn --set lr=1e-2..1e-4", "--set lr: a range must rise"),
             ("space cnn --set preset=stl5", "stl4, photos6x5, hands6, hands15, but got 'stl5'"),
-            ("space mlp --set dropout_epochs=1", "see to it that dropout_rates is"),
+            ("space mlp --set dropout_epochs=1", "set what it needs: with dropout_rates"),
             ("families cnn --set convss=2", "'convs'"),
             ("space cnn --set lr=fast", "'fast'"),
             ("space nothing", "'nothing'"),
@@ -149,9 +151,10 @@ class TestCheck:
         assert (code, err) == (0, "")
         assert "logistic-0: ok" in out
         assert run("check --name small --trial logistic-0")[0] == 0
-        code, _, err = run("check --name small --trial logistic-0 --data digits")
-        assert code == 2
-        assert "was made with other data than these" in err
+        for option in ("--data digits", "--set lr=1", "--seed 0", "--family mlp", "--no-first"):
+            code, _, err = run(f"check --name small --trial logistic-0 {option}")
+            assert code == 2
+            assert f"takes no {option.partition(' ')[0]}" in err
 
     def test_as_json(self, run: Run) -> None:
         code, out, _ = run("check --family mlp --json")

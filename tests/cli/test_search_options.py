@@ -166,6 +166,11 @@ def test_data_elsewhere_are_read_as_the_file_says(two_families: Path, tmp_path: 
     assert other.options == {}  # of another kind of source
     assert (other.size, other.fit, other.exclude) == ((32, 32), "pad", ("no",))
     assert spec_of(None, str(arrays)).name == "moved"
+    nameless = tmp_path / "nameless.py"
+    nameless.write_text("from hpsearch import StudySpec\nstudy = StudySpec(data='here.npz')\n")
+    assert spec_of(nameless).name == "here"
+    assert spec_of(nameless, str(arrays)).name == "moved"
+    assert spec_of(nameless, str(arrays), name="mine").name == "mine"
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,13 @@ class TestFrame:
         assert re.search(r"-6 .*node2 cuda:1 (?!.*silent)", text)
         assert "GPU      node2 cuda:0, Card: 50 % busy, 1.0 of 8.0 GiB taken" in text
         assert "about 2 h 00 min left, ends about 16:30" in text
+        # Three trials on two GPUs, one of which two share.
+        cards = [LOAD, LOAD, dataclasses.replace(LOAD, device="cuda:1")]
+        on_gpus = at_work(over, *(running(over, n, gpu=card) for n, card in enumerate(cards)))
+        plain = "\n".join(status_lines(on_gpus, NOW))
+        assert re.findall(r"^.*(cuda:\d), Card:", plain, re.MULTILINE) == ["cuda:0", "cuda:1"]
+        assert plain.count("\nGPU: node1 cuda:") == 2
+        assert len(re.findall(r"\bGPU\b", screen(on_gpus, 160))) == 1
         alike = screen(at_work(over, running(over, 5), running(over, 6)), 160)
         assert "node1, cpu (2 threads)" in alike.split("\n")[1]
         assert alike.count("node1") == 1

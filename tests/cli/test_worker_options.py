@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from hpsearch import load_search
+from hpsearch.cli.ending import print_end
 from hpsearch.cli.options import seconds_of
-from hpsearch.cli.search import _print_end
 from hpsearch.engine import search as engine
 from hpsearch.engine.events import Stopping
 from hpsearch.engine.place import Place
-from hpsearch.engine.records import SearchRecord
+from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.errors import SearchError
 
 Run = Callable[[str], tuple[int, str, str]]
@@ -135,36 +135,64 @@ def test_a_worker_of_a_search_that_there_is_not(run: Run, tmp_path: Path) -> Non
 def test_a_worker_says_how_it_ended(
     run: Run, monkeypatch: pytest.MonkeyPatch, record: SearchRecord
 ) -> None:
+    more = dataclasses.replace(record, spec={**record.spec, "trials": 2})
+    none = dataclasses.replace(more, trials=(dataclasses.replace(record.best, state="failed"),))
+
     def join(name: str, *, watch: Callable[..., None], **_: Any) -> SearchRecord:
-        if name == "stopped":
+        if name != "digits":
             watch(Stopping(reason="after 2 s"))
-        return record
+        return {"digits": record, "late": record, "stopped": more, "failed": none}[name]
 
     monkeypatch.setattr(engine, "join", join)
-    line = "search digits has 1 finished trial (1 asked for)"
-    out = run("worker digits")[1]
-    assert out.startswith(f"{line}\nto add some: the search's own command with --trials 2\n")
-    assert "hpsearch export digits" in out
-    assert f"\n{line}; stopped: after 2 s\n" in run("worker stopped")[1]
+    done = "search digits has 1 finished trial (1 asked for)"
+    adding = f"{done}. To add some: the search's own command with --trials 2\n"
+    for name in ("digits", "late"):  # the wish to stop came when all was done
+        code, out, _ = run(f"worker {name}")
+        assert code == 0
+        assert adding in out
+        assert "hpsearch export digits" in out
+    left = "search digits has 1 finished trial (2 asked for)"
+    stopped = f"{left}. It was stopped (after 2 s); the search's own command goes on\n"
+    assert stopped in run("worker stopped")[1]
+    code, out, _ = run("worker failed")
+    assert code == 1
+    assert "hpsearch export" not in out
+
+
+def aside(trial: TrialRecord, *states: str) -> tuple[TrialRecord, ...]:
+    """The trial, and more in these states."""
+    more = (dataclasses.replace(trial, number=n, state=s) for n, s in enumerate(states, 1))
+    return (trial, *more)
 
 
 @pytest.mark.parametrize(
-    ("spec", "stopped", "end"),
+    ("states", "stopped", "end"),
     [
-        ({}, "", "infeasible that it gave up: narrow them"),
-        ({}, "after 2 h", "It was stopped (after 2 h); the same command goes on"),
-        ({"sampler": "grid"}, "", "All combinations of the grid have been tried"),
+        (["infeasible"] * 20, "", "So many configurations were infeasible that it gave up: narrow"),
+        (["infeasible"] * 20, "Ctrl-C", "So many configurations were infeasible"),
+        (
+            ["infeasible"] * 4 + ["duplicate"] * 16,
+            "",
+            "What was drawn had been measured so often that it gave up: widen",
+        ),
+        (["infeasible"] * 19, "after 2 h", "It was stopped (after 2 h); the same command goes on"),
+        (["infeasible"] * 19, "", "To go on: the same command"),
     ],
 )
 def test_why_a_search_ended_early(
     record: SearchRecord,
     capsys: pytest.CaptureFixture[str],
-    spec: dict[str, Any],
+    states: list[str],
     stopped: str,
     end: str,
 ) -> None:
-    asked = dataclasses.replace(record, spec={**record.spec, "trials": 2, **spec})
-    _print_end(Console(width=200), asked, stopped=stopped)
+    asked = {**record.spec, "trials": 2}
+    trials = aside(record.best, *states)
+    print_end(
+        Console(width=200),
+        dataclasses.replace(record, spec=asked, trials=trials),
+        stopped=stopped,
+    )
     out = capsys.readouterr().out
     assert "has 1 finished trial (2 asked for). " in out
     assert end in out
@@ -183,7 +211,7 @@ def test_a_search_that_stagnates_says_so_whatever_else_stopped_it(
     # In the order of their ends, whatever their numbers: the first complete one is the best.
     for patience, end in ((2, "The last 2 made the best no better (--patience)"), (3, "")):
         spec = {**record.spec, "trials": 9, "patience": patience}
-        _print_end(
+        print_end(
             Console(width=200),
             dataclasses.replace(record, spec=spec, trials=tuple(trials[::-1])),
             stopped=stopped,
@@ -198,12 +226,14 @@ def test_commands_to_go_on_with_find_the_storage_and_show_no_password(
 ) -> None:
     monkeypatch.delenv("HPSEARCH_STORAGE", raising=False)
     elsewhere = dataclasses.replace(record, place=Place(Path("my runs"), URL))
-    _print_end(Console(width=200), elsewhere)
-    options = "--runs 'my runs' --storage 'postgresql://me:***@host/db'\n"
+    print_end(Console(width=200), elsewhere)
+    options = (
+        "--runs 'my runs' --storage 'postgresql://me:***@host/db'  (*** stands for the password)\n"
+    )
     assert f"hpsearch export digits {options}" in (out := capsys.readouterr().out)
     assert f"hpsearch dashboard {options}" in out
     monkeypatch.setenv("HPSEARCH_STORAGE", URL)
-    _print_end(Console(width=200), elsewhere)
+    print_end(Console(width=200), elsewhere)
     assert "hpsearch export digits --runs 'my runs'\n" in capsys.readouterr().out
 
 

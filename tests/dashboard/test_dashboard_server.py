@@ -94,7 +94,7 @@ def test_a_port_that_is_taken_and_is_free_again(shown: Place) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"host": "203.0.113.1"}, "203.0.113.1"),
+        ({"host": "203.0.113.1"}, "'203.0.113.1' is of another machine"),
         ({"host": "no.such.host.invalid"}, "no.such.host.invalid"),
         ({"token": "short"}, "--token"),
         ({"token": "lötter-und-mehr"}, "--token"),

@@ -73,6 +73,12 @@ def test_one_that_listens_on_one_address_knows_that_one() -> None:
     assert not hosts_of(LOOPBACK, "127.0.0.1", []).admit(f"{socket.gethostname()}x.example")
 
 
+def test_it_is_known_by_the_name_that_was_asked_for_even_if_that_is_loopbacks() -> None:
+    hosts = hosts_of(ipaddress.ip_address("127.0.1.1"), "mybox", [])
+    assert hosts.admit("MyBox:8080")
+    assert not hosts.admit("yourbox:8080")
+
+
 @pytest.mark.parametrize(
     ("allowed", "header"),
     [

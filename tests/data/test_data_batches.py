@@ -47,7 +47,8 @@ def numbered(n: int, labels: np.ndarray | None = None) -> ResidentData:
     labels = np.arange(n, dtype=np.int64) % 3 if labels is None else labels
     classes = tuple("abcdefgh")
     data = ImageDataset("numbered", images, labels, classes)
-    return ResidentData.of(DevelopmentData(train=data.part(), val=data.part()), CPU)
+    images = ResidentImages.of(data.part(), CPU)
+    return ResidentData(images, images, classes, Preprocessing.of(data.part()))
 
 
 def pixels(batch: Tensor, preprocessing: Preprocessing) -> Tensor:

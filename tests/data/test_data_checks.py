@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from few import subset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
@@ -23,7 +24,7 @@ from hpsearch.data.checks import (
     Finding,
     Pair,
     Shift,
-    check_data,
+    check_images,
     hashing,
     shift_against,
     store_report,
@@ -32,13 +33,23 @@ from hpsearch.data.checks import (
 from hpsearch.data.checks.duplicates import exact_duplicates, near_duplicates
 from hpsearch.data.checks.likeness import aligned, limits
 from hpsearch.data.checks.near import NearPairs, near_pairs
+from hpsearch.data.checks.run import sizes_of_files, with_source
 from hpsearch.data.checks.shift import label_shift, measure_shift, shift_finding, shift_verdict
-from hpsearch.data.dataset import NO_PART, PARTS, ImageDataset, Int8Array, UInt8Array
+from hpsearch.data.checks.source import check_source
+from hpsearch.data.dataset import (
+    NO_PART,
+    PARTS,
+    TEST,
+    TRAIN,
+    VAL,
+    ImageDataset,
+    Int8Array,
+    UInt8Array,
+)
 from hpsearch.data.readers import FileReader
+from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import Split, SplitSpec, make_split
 from hpsearch.errors import DataError
-
-TRAIN, VAL, TEST = range(3)
 
 
 def photo(random: np.random.Generator, side: int = 96) -> Image.Image:
@@ -242,7 +253,7 @@ class TestNearDuplicates:
         assert len(near_pairs(digits)) == 0
         larger = np.repeat(np.repeat(digits.images[:800], 4, axis=1), 4, axis=2)
         assert (
-            len(near_pairs(dataclasses.replace(digits.subset(np.arange(800)), images=larger))) == 0
+            len(near_pairs(dataclasses.replace(subset(digits, np.arange(800)), images=larger))) == 0
         )
 
     @pytest.mark.parametrize("of_a_class", [2, 7, 60])
@@ -531,7 +542,7 @@ class TestClasses:
         images = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8, 1), np.uint8)
         classes = tuple(f"class {n}" for n in range(len(counts)))
         dataset = dataset_of(images, labels, classes=classes)
-        return by_kind(check_data(dataset, split_of(parts), cheap=True).findings)
+        return by_kind(check_images(dataset, split_of(parts), cheap=True).findings)
 
     def test_enough_images_of_all_classes_are_nothing_to_tell(self) -> None:
         assert not self.found([(50, 9, 9), (149, 9, 9)])
@@ -578,7 +589,7 @@ class TestBlankImages:
         data.images[3], data.images[50] = 0, (9, 200, 30)
         data.images[70, 0, 0, 0] ^= 1  # nothing to see either
         data.images[70] = 100
-        found = by_kind(check_data(data, cheap=True).findings)
+        found = by_kind(check_images(data, cheap=True).findings)
         assert set(found) == {"blank images"}
         assert found["blank images"].rows == (3, 50, 70)
         assert "image 3, image 50, image 70" in found["blank images"].message
@@ -586,11 +597,11 @@ class TestBlankImages:
     def test_one_channel_that_varies_is_no_blank_image(self) -> None:
         images = np.full((60, 6, 6, 3), 7, np.uint8)
         images[..., 2] = np.random.default_rng(0).integers(0, 256, (60, 6, 6))
-        assert "blank images" not in by_kind(check_data(dataset_of(images), cheap=True).findings)
+        assert "blank images" not in by_kind(check_images(dataset_of(images), cheap=True).findings)
 
     def test_images_of_one_pixel_are_not_blank(self, noise: Callable[..., ImageDataset]) -> None:
         data = noise(60, 60, height=1, width=1)
-        assert "blank images" not in by_kind(check_data(data, cheap=True).findings)
+        assert "blank images" not in by_kind(check_images(data, cheap=True).findings)
 
 
 class TestGroups:
@@ -601,7 +612,7 @@ class TestGroups:
         images = np.arange(2 * len(rows), dtype=np.uint8).reshape(-1, 1, 2, 1)
         labels = [0] * (len(rows) - 1) + [1]
         dataset = dataset_of(images, labels, groups=groups)
-        report = check_data(dataset, split_of(parts), cheap=True)
+        report = check_images(dataset, split_of(parts), cheap=True)
         found = by_kind([f for f in report.findings if f.kind.startswith("groups")])
         inside = {
             p: {g for g, part in zip(groups, parts, strict=True) if part == p} for p in range(3)
@@ -622,10 +633,10 @@ class TestGroups:
         images = random.integers(0, 256, (200, 8, 8, 1), dtype=np.uint8)
         dataset = dataset_of(images, groups=[f"g{n // 5}" for n in range(200)])
         split = make_split(dataset, SplitSpec())
-        kinds = by_kind(check_data(dataset, split, cheap=True).findings)
+        kinds = by_kind(check_images(dataset, split, cheap=True).findings)
         assert not [kind for kind in kinds if kind.startswith("groups")]
         torn = make_split(dataset, SplitSpec(by_group=False))
-        assert not check_data(dataset, torn, cheap=True).ok
+        assert not check_images(dataset, torn, cheap=True).ok
 
 
 def catalog_of(folder: Path, sizes: Sequence[tuple[int, int]], labels: Sequence[int]) -> Catalog:
@@ -644,10 +655,20 @@ def catalog_of(folder: Path, sizes: Sequence[tuple[int, int]], labels: Sequence[
 
 
 class TestSource:
-    def findings(self, catalog: Catalog, side: int = 32, **arguments: Any) -> dict[str, Finding]:
+    def findings(
+        self, catalog: Catalog, side: int = 32, bad: Sequence[BadImage] = ()
+    ) -> dict[str, Finding]:
         random = np.random.default_rng(0)
         images = random.integers(0, 256, (len(catalog), side, side, 3), dtype=np.uint8)
-        report = check_data(dataset_of(images, catalog.labels), catalog=catalog, **arguments)
+        dataset = dataset_of(images, catalog.labels)
+        report = with_source(
+            check_images(dataset, cheap=True),
+            dataset,
+            None,
+            catalog=catalog,
+            sizes=sizes_of_files(catalog, bad, None),
+            bad=bad,
+        )
         known = ("classes with few images", "imbalance")
         return by_kind([f for f in report.findings if f.kind not in known])
 
@@ -666,7 +687,16 @@ class TestSource:
         assert found["enlarged images"].names == ("6.png (16x16)",)
 
     def test_pictures_of_one_size_are_nothing_to_tell(self, tmp_path: Path) -> None:
-        assert not self.findings(catalog_of(tmp_path, [(9, 90)] * 30, [0, 1] * 15))
+        assert not self.findings(catalog_of(tmp_path, [(20, 90)] * 30, [0, 1] * 15))
+
+    def test_small_pictures_of_one_size_are_found_where_they_are_enlarged(
+        self, tmp_path: Path
+    ) -> None:
+        catalog = catalog_of(tmp_path, [(10, 10)] * 30, [0, 1] * 15)
+        assert self.findings(catalog)["very small images"].count == 30
+        assert not self.findings(catalog, side=10)
+        large = catalog_of(tmp_path, [(20, 20)] * 30, [0, 1] * 15)
+        assert set(self.findings(large, side=64)) == {"enlarged images"}
 
     def test_small_images_are_fine_where_small_ones_are_asked_for(self, tmp_path: Path) -> None:
         sizes = [(8, 8), (9, 8)] * 15
@@ -699,12 +729,17 @@ class TestSource:
             catalog,
             remarks=(
                 *remarks_on("rows without image", [f"{n}.png" for n in range(150)]),
-                *remarks_on("files that are no pictures", ["\x1b[31mnotes.txt"], one="odd file"),
+                *remarks_on(
+                    "files that are no pictures",
+                    ["\x1b[31mnotes.txt"],
+                    one="odd file",
+                    harmless=True,
+                ),
                 *remarks_on("nothing", []),
             ),
         )
         bad = [BadImage("cut\n.jpg", "is damaged"), BadImage("b.jpg", "the file is empty")]
-        found = self.findings(catalog, bad=bad, cheap=True)
+        found = self.findings(catalog, bad=bad)
         assert {kind: (f.severity, f.count) for kind, f in found.items()} == {
             "unreadable images": ("warning", 2),
             "rows without image": ("warning", 150),
@@ -875,7 +910,7 @@ class TestCheckData:
         random = np.random.default_rng(5)
         images = stacked([*photos, *(photo(random, 48) for _ in range(160))], 24)
         dataset = dataset_of(images)
-        report = check_data(dataset, make_split(dataset, SplitSpec()))
+        report = check_images(dataset, make_split(dataset, SplitSpec()))
         assert report.ok
         assert not report.findings
         assert report.counts == {"images": 240, "classes": 2, "train": 144, "val": 48, "test": 48}
@@ -885,7 +920,7 @@ class TestCheckData:
         ]
 
     def test_the_digits_have_nothing_that_makes_results_wrong(self, digits: ImageDataset) -> None:
-        report = check_data(digits, make_split(digits, SplitSpec()))
+        report = check_images(digits, make_split(digits, SplitSpec()))
         assert report.ok
         assert not [f for f in report.findings if "near" in f.kind]
 
@@ -897,7 +932,7 @@ class TestCheckData:
 
     def test_errors_come_first_and_make_the_report_not_ok(self, photos: list[Image.Image]) -> None:
         dataset, split = self.planted(photos)
-        report = check_data(dataset, split)
+        report = check_images(dataset, split)
         assert not report.ok
         severities = [finding.severity for finding in report.findings]
         assert severities == sorted(severities, key=["error", "warning", "note"].index)
@@ -911,10 +946,9 @@ class TestCheckData:
         self, photos: list[Image.Image], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         dataset, split = self.planted(photos)
-        for name in ("near_pairs", "measure_shift", "file_sizes"):
+        for name in ("near_pairs", "measure_shift"):
             monkeypatch.setattr(f"hpsearch.data.checks.run.{name}", None)
-        report = check_data(dataset, split, cheap=True)
-        assert report.cheap
+        report = check_images(dataset, split, cheap=True)
         kinds = by_kind(report.findings)
         assert kinds["exact duplicates across the test split"].rows == (80,)
         assert not [kind for kind in kinds if "near" in kind]
@@ -922,21 +956,77 @@ class TestCheckData:
 
     def test_without_a_split_no_leak_is_told(self, photos: list[Image.Image]) -> None:
         dataset, _ = self.planted(photos)
-        report = check_data(dataset)
+        report = check_images(dataset)
         assert report.split is None
         assert {kind for kind in by_kind(report.findings) if "split" in kind} == set()
         assert by_kind(report.findings)["exact duplicates"].pairs[0].parts == ("", "")
 
     def test_the_shift_to_unlabelled_images_is_told(self, photos: list[Image.Image]) -> None:
         dataset, split = self.planted(photos)
-        report = check_data(dataset, split, against=dataset.images // 3)
+        report = check_images(dataset, split, cheap=True)
+        report = with_source(report, dataset, split, against=dataset.images // 3)
         assert "shift from training to unlabelled" in by_kind(report.findings)
         assert report.shifts[-1].second == "unlabelled"
+
+    @pytest.mark.parametrize(
+        ("learnt", "groups", "unlabelled", "told"),
+        [
+            (40, 40, 1, "1 unlabelled image is too few"),
+            (40, 40, 29, "29 unlabelled images are too few"),
+            (9, 9, 40, "9 labelled images are too few"),
+            (40, 4, 40, "4 groups of labelled images are too few"),
+        ],
+    )
+    def test_which_side_is_too_small_to_compare_is_said(
+        self, learnt: int, groups: int, unlabelled: int, told: str
+    ) -> None:
+        images = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), dtype=np.uint8)
+        names = [f"person {row % groups}" for row in range(learnt)]
+        dataset = dataset_of(images[:learnt], groups=names)
+        report = check_images(dataset, cheap=True)
+        report = with_source(report, dataset, None, against=images[:unlabelled])
+        assert told in by_kind(report.findings)["too few to compare"].message
+
+    def test_pictures_to_compare_with_are_looked_for_first(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("hpsearch.data.checks.source.load_catalog", None)
+        (tmp_path / "empty").mkdir()
+        for name, told in (("nowhere", "no such folder"), ("empty", "no picture in this folder")):
+            with pytest.raises(DataError, match=told):
+                check_source(DataSpec(), SplitSpec(), against=tmp_path / name)
+
+    def test_pictures_to_compare_with_that_cannot_be_read_are_counted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "cache"))
+        for folder, count in (("pets/cat", 9), ("pets/dog", 9), ("new", 2)):
+            for number in range(count):
+                path = tmp_path / folder / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("L", (6, 6), 9 * number).save(path)
+        (tmp_path / "new" / "cut.png").write_bytes(b"no picture")
+        spec = DataSpec(str(tmp_path / "pets"))
+        report, _ = check_source(spec, SplitSpec(), against=tmp_path / "new")
+        found = by_kind(report.findings)["unreadable unlabelled images"]
+        assert (found.count, found.severity) == (1, "warning")
+        assert "cut.png: is no picture" in found.message
+        assert "2 unlabelled images are" in by_kind(report.findings)["too few to compare"].message
+
+    def test_a_check_of_data_that_cannot_be_split_is_not_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HPSEARCH_CACHE", str(tmp_path / "cache"))
+        path = tmp_path / "few.npz"
+        np.savez(path, images=np.arange(128, dtype=np.uint8).reshape(2, 8, 8), labels=[0, 1])
+        report, _ = check_source(DataSpec(str(path)), SplitSpec())
+        assert "cannot be split" in by_kind(report.findings)
+        assert not (tmp_path / "cache" / "checks").exists()
 
     def test_progress_is_told(self, photos: list[Image.Image]) -> None:
         dataset, split = self.planted(photos)
         told = []
-        check_data(dataset, split, watch=told.append)
+        check_images(dataset, split, watch=told.append)
         assert {step.what for step in told} == {
             "hashing the images",
             "comparing the images",
@@ -951,9 +1041,9 @@ class TestCheckData:
         expected = np.random.random()
         np.random.seed(1)
         dataset, split = self.planted(photos)
-        first = check_data(dataset, split)
+        first = check_images(dataset, split)
         assert np.random.random() == expected
-        assert check_data(dataset, split) == first
+        assert check_images(dataset, split) == first
 
     def test_starting_it_does_not_load_what_is_slow(self) -> None:
         code = "import hpsearch.data.checks, sys; print(*sys.modules)"
@@ -971,7 +1061,6 @@ class TestCheckData:
 REPORT = CheckReport(
     data="d" * 64,
     split="e" * 64,
-    cheap=False,
     counts={"images": 9, "classes": 2},
     findings=(
         Finding(
@@ -998,7 +1087,7 @@ class TestReport:
 
     def test_a_real_one_survives_json(self, photos: list[Image.Image]) -> None:
         dataset, split = TestCheckData().planted(photos)
-        report = check_data(dataset, split)
+        report = check_images(dataset, split)
         assert CheckReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
 
     @pytest.mark.parametrize("severity", ["error", "warning", "note"])
@@ -1007,15 +1096,15 @@ class TestReport:
         assert dataclasses.replace(REPORT, findings=(finding,)).ok == (severity != "error")
 
     def test_it_is_stored_for_its_data_and_split(self, tmp_path: Path) -> None:
-        unsplit = dataclasses.replace(REPORT, split=None)
-        for report in (REPORT, unsplit):
-            path = store_report(report, tmp_path / "cache")
-            assert path.parent == tmp_path / "cache" / "checks"
+        path = store_report(REPORT, tmp_path / "cache")
+        assert path.parent == tmp_path / "cache" / "checks"
         assert stored_report(REPORT.data, REPORT.split, tmp_path / "cache") == REPORT
-        assert stored_report(REPORT.data, None, tmp_path / "cache") == unsplit
         assert stored_report(REPORT.data, "f" * 64, tmp_path / "cache") is None
         assert stored_report("f" * 64, REPORT.split, tmp_path / "cache") is None
         assert stored_report(REPORT.data, REPORT.split, tmp_path) is None
+
+    def test_one_of_an_earlier_version_is_read(self) -> None:
+        assert CheckReport.from_dict({**REPORT.to_dict(), "cheap": False}) == REPORT
 
     def test_a_newer_one_takes_its_place(self, tmp_path: Path) -> None:
         store_report(REPORT, tmp_path)

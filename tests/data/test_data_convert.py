@@ -20,7 +20,7 @@ from hpsearch.data import hdf5
 from hpsearch.data.catalog import BadImage, Catalog, RawImage, make_catalog
 from hpsearch.data.convert import convert, convert_catalog
 from hpsearch.data.dataset import ImageShape
-from hpsearch.data.decode import Progress
+from hpsearch.data.progress import Progress
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.store import UnreadableImagesError, load_dataset
 from hpsearch.errors import DataError

@@ -95,13 +95,6 @@ def test_the_fingerprint_does_not_change_with(changes: dict[str, Any]) -> None:
     assert dataset(**changes).fingerprint == dataset().fingerprint
 
 
-def test_a_subset_keeps_the_order_asked_for_and_all_classes() -> None:
-    part = dataset().subset(np.array([4, 0, 0]))
-    assert part.labels.tolist() == [1, 0, 0]
-    np.testing.assert_array_equal(part.images, dataset().images[[4, 0, 0]])
-    assert part.classes == ("ant", "bee", "cat")
-
-
 def test_a_data_set_cannot_be_changed(noise: Callable[..., ImageDataset]) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         noise(3, 3).labels = np.zeros(6, np.int64)

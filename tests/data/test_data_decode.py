@@ -24,7 +24,6 @@ from hpsearch.data.dataset import ImageShape
 from hpsearch.data.decode import (
     MAX_PIXELS,
     SUFFIXES,
-    Clock,
     Target,
     decode_all,
     is_gray,
@@ -32,6 +31,7 @@ from hpsearch.data.decode import (
     oriented_size,
     to_array,
 )
+from hpsearch.data.progress import Clock
 from hpsearch.data.readers import ArrayReader, FileReader
 from hpsearch.data.spec import Fit
 from hpsearch.errors import DataError

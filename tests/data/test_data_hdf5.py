@@ -761,6 +761,21 @@ class TestReader:
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(is_right, [*range(0, 87, 3)] * 4))
 
+    def test_the_file_is_closed_once_nobody_reads_any_more(self, tmp_path: Path) -> None:
+        path = encoded("vlen", tmp_path / "a.h5", [png(image) for image in RGB])
+        reader = listed(path).images
+        assert isinstance(reader, Hdf5Reader)
+        slow = reader.read(0, 4)
+        next(slow)
+        assert len(list(reader.read(8, 12))) == 4
+        assert len(list(slow)) == 3
+        assert reader._file is None
+        late = reader.read(4, 8)  # by a thread that was kept waiting
+        assert len(list(late)) == 4
+        assert reader._file is None
+        assert len(list(reader.read(0, 4))) == 4  # once more from the beginning
+        assert reader._file is not None
+
     def test_a_copy_elsewhere_has_the_same_content(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.h5", images=RGB, labels=LABELS)
         copy = tmp_path / "b.h5"

@@ -10,7 +10,6 @@ from hpsearch.data import resident
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.data.resident import ResidentData, ResidentImages, free_bytes, part_bytes
-from hpsearch.data.splits import DevelopmentData
 
 CPU = torch.device("cpu")
 META = torch.device("meta")  # stands for a device with a memory of its own
@@ -83,19 +82,11 @@ class TestResidentImages:
 
 
 class TestResidentData:
-    def test_both_parts_and_the_training_images_normalisation(self, noise: Noise) -> None:
-        data = noise(20, 20)
-        parts = DevelopmentData(train=data.part(np.arange(30)), val=data.part(np.arange(30, 38)))
-        found = ResidentData.of(parts, CPU)
-        assert (len(found.train), len(found.val)) == (30, 8)
-        assert found.val.labels.tolist() == data.labels[30:38].tolist()
-        assert found.classes == data.classes
-        assert found.preprocessing == Preprocessing.of(parts.train)
-
     def test_classes_are_counted_in_the_training_images(self, noise: Noise) -> None:
         data = noise(20, 0, 7, 0)
-        parts = DevelopmentData(train=data.part(np.arange(15)), val=data.part(np.arange(15, 27)))
-        counts = ResidentData.of(parts, CPU).class_counts
+        train, val = data.part(np.arange(15)), data.part(np.arange(15, 27))
+        images = [ResidentImages.of(part, CPU) for part in (train, val)]
+        counts = ResidentData(*images, data.classes, Preprocessing.of(train)).class_counts
         expected = np.bincount(data.labels[:15], minlength=4)
         assert counts.dtype == torch.int64
         assert counts.tolist() == expected.tolist()

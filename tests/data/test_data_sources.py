@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,39 @@ def test_classes_are_the_labels_that_occur(tmp_path: Path, labels: list[Any]) ->
     ]
 
 
+def test_labels_that_are_texts_keep_the_order_of_named_classes(tmp_path: Path) -> None:
+    labels, classes = ["dog", "ant", "dog"] * 4, ["dog", "cat", "ant"]
+    data = load_dataset(npz(tmp_path / "a.npz", images=RGB, labels=labels, classes=classes))
+    assert data.classes == ("dog", "cat", "ant")
+    assert data.labels.tolist() == [0, 2, 0] * 4
+    told = refusal(npz(tmp_path / "b.npz", images=RGB, labels=labels, classes=["dog", "cat"]))
+    assert "the label 'ant' is none of the classes dog, cat" in told
+
+
+@pytest.mark.parametrize(
+    "labels", [LABELS > 0, LABELS[:, np.newaxis] > 0, np.eye(2)[(LABELS > 0) * 1]], ids=str
+)
+def test_labels_of_an_npz_may_be_bools_or_one_hot(tmp_path: Path, labels: np.ndarray) -> None:
+    data = load_dataset(npz(tmp_path / "a.npz", images=RGB, labels=labels))
+    assert data.classes == ("0", "1")
+    assert data.labels.tolist() == (LABELS > 0).tolist()
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.h5", "a.csv", "a.txt", "pets"])
+def test_what_may_not_be_looked_at_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    real = Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if "locked" in path.parts:
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert "may not be read" in refusal(tmp_path / "locked" / name)
+
+
 @pytest.mark.parametrize("images", [RGB / 255.0, np.moveaxis(RGB, 3, 1)], ids=["float", "NCHW"])
 def test_an_npz_of_another_layout_gives_the_same_images(tmp_path: Path, images: np.ndarray) -> None:
     data = load_dataset(npz(tmp_path / "a.npz", images=images, labels=LABELS))
@@ -232,7 +266,7 @@ def test_the_arrays_of_an_npz_can_be_named(tmp_path: Path) -> None:
         ({"images": GRAY, "labels": LABELS[:-1]}, "(11,)"),
         ({"images": GRAY, "labels": LABELS + 0.5}, "float64"),
         ({"images": GRAY, "labels": LABELS + np.inf}, "infinite"),
-        ({"images": GRAY, "labels": LABELS > 0}, "bool"),
+        ({"images": GRAY, "labels": np.stack([LABELS, LABELS], 1)}, "one 1"),
         ({"images": GRAY, "labels": LABELS - 1, "classes": ["a", "b", "c"]}, "-1"),
         ({"images": GRAY, "labels": LABELS + 1, "classes": ["a", "b", "c"]}, "count them from 0"),
         ({"images": GRAY, "labels": np.int64(1)}, "()"),
@@ -245,7 +279,7 @@ def test_the_arrays_of_an_npz_can_be_named(tmp_path: Path) -> None:
     ],
     ids=[
         "no images", "no labels", "nothing", "float images", "NaN", "wide images", "one image",
-        "two channels", "too few labels", "half labels", "infinite labels", "bool labels",
+        "two channels", "too few labels", "half labels", "infinite labels", "two columns",
         "negative label", "labels from 1", "one label", "too few classes", "repeated class",
         "one class name", "empty", "groups", "splits",
     ],

@@ -141,8 +141,19 @@ def test_a_class_that_misses_a_part_is_named() -> None:
 
 
 def test_parts_smaller_than_the_number_of_classes_are_refused() -> None:
-    with pytest.raises(DataError, match="15 images are too few"):
+    with pytest.raises(DataError, match="15 images are too few") as caught:
         make_split(labelled([3] * 5), SplitSpec(val=0.2, test=0.2))
+    assert str(caught.value).endswith("in the validation part; add images or raise its fraction")
+
+
+def test_too_few_to_train_on_are_refused_with_what_helps() -> None:
+    with pytest.raises(DataError, match="20 images are too few") as caught:
+        make_split(labelled([4] * 5), SplitSpec(val=0.4, test=0.4))
+    assert str(caught.value).endswith(
+        "one of each of 5 classes in the training part; add images or lower these fractions"
+    )
+    with pytest.raises(DataError, match="would not be one in the training part"):
+        make_split(labelled([1, 1]), SplitSpec(allow_missing=True))
 
 
 @pytest.mark.parametrize(
@@ -319,8 +330,10 @@ def test_an_official_part_that_lacks_a_class_is_refused_or_allowed() -> None:
     data = official([40, 80], "te")
     assert data.official is not None
     data.official[data.labels == 1] = 0
-    with pytest.raises(DataError, match=r"'class 1' has only 80 images, .* test part"):
+    with pytest.raises(DataError, match=r"'class 1' has 80 images, .* own .* test part") as caught:
         make_split(data, SplitSpec())
+    assert "--ignore-official" in str(caught.value)
+    assert "fractions" not in str(caught.value)
     split = make_split(data, SplitSpec(allow_missing=True))
     np.testing.assert_array_equal(split.test, np.flatnonzero(data.official == 2))
     assert set(data.labels[split.test]) == {0}
@@ -459,6 +472,15 @@ def test_a_split_without_groups_ignores_them() -> None:
     data = grouped([[9, 9]] * 4)
     plain = make_split(dataclasses.replace(data, groups=None), SplitSpec())
     assert make_split(data, SplitSpec(by_group=False)).fingerprint == plain.fingerprint
+
+
+def test_a_class_that_the_official_test_part_has_to_itself_is_no_matter_of_fractions() -> None:
+    data = grouped([[5, 5, 0], [5, 5, 0], [5, 5, 0], [5, 5, 9]])
+    assert data.groups is not None
+    test = np.array([group == "person 3" for group in data.groups])
+    data = dataclasses.replace(data, official=np.where(test, 2, NO_PART).astype(np.int8))
+    with pytest.raises(DataError, match=r"'class 2' .* own .* training part; .*--ignore-official"):
+        make_split(data, SplitSpec())
 
 
 def test_groups_stay_together_in_what_an_official_part_leaves() -> None:

@@ -717,6 +717,18 @@ def test_any_table_is_read_or_refused(content: bytes | str) -> None:
         assert set(catalog.names) <= {"1.png", "2.png"}
 
 
+def test_the_first_row_of_a_table_without_header_is_told_where_its_image_is_missing(
+    tmp_path: Path,
+) -> None:
+    pictures(tmp_path)
+    (tmp_path / "1.png").unlink()
+    table(tmp_path, lines(*ROWS))
+    assert "1 of 5 rows names no image" in refusal(tmp_path)
+    catalog = catalog_of(tmp_path, on_error="skip")
+    assert class_of(catalog) == dict(ROWS[1:])
+    assert remarks_of(catalog)["rows without image"] == ("1.png",)
+
+
 def test_a_header_may_be_called_like_a_picture(tmp_path: Path) -> None:
     pictures(tmp_path, *CLASSES, "image.png")
     table(tmp_path, lines(("image", "label"), *ROWS))

@@ -29,7 +29,7 @@ from torchvision import datasets
 from torchvision.datasets import utils
 
 from hpsearch.data import store
-from hpsearch.data.catalog import BadImage, Catalog
+from hpsearch.data.catalog import Catalog
 from hpsearch.data.dataset import PARTS, ImageDataset
 from hpsearch.data.sources import SOURCES, locate, open_catalog, source_of
 from hpsearch.data.sources.zoo import ZOO
@@ -812,17 +812,24 @@ def test_some_images_of_several_files_are_read(
         np.testing.assert_array_equal(np.stack(found), np.stack(wanted))
 
 
-def test_images_that_can_no_longer_be_read_are_named(
+def test_a_file_of_images_that_can_no_longer_be_read_stops_reading(
     tmp_path: Path, written: Callable[..., Pictures]
 ) -> None:
     written("pcam")
     reader = catalog_of("pcam", tmp_path).images
     (tmp_path / "pcam/camelyonpatch_level_2_split_valid_x.h5").write_bytes(b"gone")
-    found = list(reader.read(2, 5))
-    assert isinstance(found[0], np.ndarray)
-    assert [image.name for image in found[1:] if isinstance(image, BadImage)] == [
-        "camelyonpatch_level_2_split_valid_x.h5/0", "camelyonpatch_level_2_split_valid_x.h5/1",
-    ]  # fmt: skip
+    with pytest.raises(DataError, match=r"split_valid_x\.h5: cannot be read .*: fetch it again"):
+        list(reader.read(2, 5))
+
+
+def test_a_lock_on_a_file_of_images_does_not_matter(
+    tmp_path: Path, written: Callable[..., Pictures]
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    written("pcam")
+    with (tmp_path / "pcam/camelyonpatch_level_2_split_valid_x.h5").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert len(list(catalog_of("pcam", tmp_path).images.read(0, 9))) == 9
 
 
 def test_a_writer_of_qmnist_is_a_group(tmp_path: Path, written: Callable[..., Pictures]) -> None:

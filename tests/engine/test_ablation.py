@@ -214,7 +214,7 @@ from torch import nn
 from hpsearch import Family, ScheduledDropout, StagedModel, ask_start, suggest_training
 
 def suggest(s, shape):
-    start = ask_start(s, shape, family="mean_colour")
+    start = ask_start(s, shape)
     return suggest_training(s, start, options={"bins": s.int("bins", 1, 4)})
 
 def build(options, shape, n_classes):
@@ -251,7 +251,7 @@ FAMILY = Family(
         ({"layers": (0, 2)}, "mlp-0", SpaceError, ["layers", "1 to 64"]),
         ({"optimizer": ("lion",)}, "mlp-0", SpaceError, ["'lion'", "adamw, sgd"]),
         ({"lr": (3e-3,)}, "mlp-0", SearchError, ["lr is 0.003 in trial mlp-0"]),
-        ({"momentum": (0.5,)}, "mlp-0", SpaceError, ["mlp-0", "'momentum'", "optimizer is sgd"]),
+        ({"momentum": (0.5,)}, "mlp-0", SpaceError, ["mlp-0", "'momentum'", "optimizer sgd"]),
         ({"width": None}, "mlp-0", SearchError, ["does not vary width", "width=A,B"]),
         ({"vflip": None}, "mlp-0", SearchError, ["does not vary vflip"]),
         ({"cnn.lr": None}, "mlp-0", SpaceError, ["'cnn'", "mlp"]),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from few import subset
 
 from hpsearch import StudySpec, plan, search
 from hpsearch.config import TrainConfig
@@ -43,7 +44,7 @@ class Broken(nn.Module):
         return x
 
 def suggest(s, shape):
-    start = ask_start(s, shape, family="own")
+    start = ask_start(s, shape)
     return suggest_training(s, start, options={})
 
 def build(options, shape, n_classes):
@@ -56,7 +57,7 @@ FAMILY = Family(summary="its own", suggest=suggest, build=build, defaults=({"lr"
 
 @pytest.fixture(scope="module")
 def views(digits: ImageDataset) -> DataViews:
-    few = digits.subset(np.arange(300))
+    few = subset(digits, np.arange(300))
     split = make_split(few, SplitSpec(val=0.2, test=0.2))
     return DataViews.of(development_data(few, split), CPU)
 

@@ -447,7 +447,7 @@ class Moody(nn.Module):
 
 def suggest(s, shape):
     mood = s.categorical("mood", MOODS, help="how it feels")
-    start = ask_start(s, shape, family="moody")
+    start = ask_start(s, shape)
     return suggest_training(s, start, options={"mood": mood}, dropout=False)
 
 

@@ -66,7 +66,7 @@ class Picky(nn.Module):
 
 
 def suggest(s, shape):
-    start = ask_start(s, shape, family="picky")
+    start = ask_start(s, shape)
     return suggest_training(s, start, options={}, stages=2, most_stages=2, dropout=True)
 
 

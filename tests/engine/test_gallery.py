@@ -20,7 +20,6 @@ import pytest
 from optuna.artifacts import get_all_artifact_meta
 from PIL import Image
 
-import hpsearch.figures
 from hpsearch import SearchRecord, StudySpec, TrialRecord, export, load_search, search
 from hpsearch.data.dataset import ImageDataset, ImagePart
 from hpsearch.data.splits import load_split
@@ -33,6 +32,7 @@ from hpsearch.engine.gallery import Gallery
 from hpsearch.engine.pictures import CURVES, PICTURES
 from hpsearch.engine.place import DATABASE, HISTORY, SPLIT, VALIDATION, Place
 from hpsearch.errors import NonFiniteLossError
+from hpsearch.figures import confusion, curves, mistakes
 from hpsearch.training.checkpoint import load_checkpoint
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import read_history
@@ -268,10 +268,12 @@ class TestLongTrials:
 
             return call
 
-        for name in ("curves_figure", "confusion_figure", "worst_mistakes_figure"):
-            monkeypatch.setattr(
-                hpsearch.figures, name, noting(name, getattr(hpsearch.figures, name))
-            )
+        for module, name in (
+            (curves, "curves_figure"),
+            (confusion, "confusion_figure"),
+            (mistakes, "worst_mistakes_figure"),
+        ):
+            monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
         spec = dataclasses.replace(SPEC, families=("mlp",), trials=1)
         record = search(spec, runs=tmp_path, device="cpu")
         share = f"{record.best.val_accuracy:.2%} of 360 images"
@@ -340,7 +342,7 @@ class TestWhatGoesWrong:
         def fails(*_: Any, **__: Any) -> None:
             raise ValueError("no such colour")
 
-        monkeypatch.setattr(hpsearch.figures, "confusion_figure", fails)
+        monkeypatch.setattr(confusion, "confusion_figure", fails)
         record = search(dataclasses.replace(SPEC, trials=2), runs=tmp_path, device="cpu")
         complete = [trial for trial in record.trials if trial.state == "complete"]
         assert len(complete) == 2

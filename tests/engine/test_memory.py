@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from few import subset
 from optuna.pruners import BasePruner, NopPruner
 from optuna.trial import FrozenTrial
 
@@ -48,7 +49,7 @@ class Troubled(nn.Module):
 
 
 def suggest(s, shape):
-    start = ask_start(s, shape, family="troubled")
+    start = ask_start(s, shape)
     return suggest_training(s, start, options={}, batch_sizes=(32, 64))
 
 
@@ -115,7 +116,7 @@ def make_worker(digits: ImageDataset, folder: Path, device: torch.device) -> Run
     studies are of one trial each and in memory: what grows with them is the record of a search,
     not what its trials leave behind.
     """
-    few = digits.subset(np.arange(300))
+    few = subset(digits, np.arange(300))
     split = make_split(few, SplitSpec(val=0.2, test=0.2))
     files = {name: str(folder / f"{name}.py") for name in TROUBLES}
     for name, trouble in TROUBLES.items():

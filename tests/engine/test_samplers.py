@@ -31,7 +31,7 @@ from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.states import DUPLICATE, INFEASIBLE
 from hpsearch.engine.study_sampler import StudySampler
 from hpsearch.errors import SearchError
-from hpsearch.training.trainer import derive_seed
+from hpsearch.training.seeds import derive_seed
 
 NAMES = [row.name for row in SAMPLERS]
 MODELS = ["tpe", "gp", "nsga2"]

@@ -20,10 +20,10 @@ from PIL import Image
 from hpsearch import Range, SearchRecord, StudySpec, export, load_search, plan, search
 from hpsearch.config import EarlyStopping
 from hpsearch.data.checks.source import check_source
-from hpsearch.data.resident import ResidentData
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import SplitSpec, development_data, load_split
 from hpsearch.data.store import load_dataset
+from hpsearch.data.views import DataViews
 from hpsearch.engine.events import (
     DataProgress,
     EpochFinished,
@@ -238,7 +238,7 @@ def test_a_trial_can_be_trained_again_from_its_record_alone(uninterrupted: Searc
     assert best.checkpoint is not None
     split = load_split(uninterrupted.folder / SPLIT)
     device = torch.device("cpu")
-    data = ResidentData.of(development_data(load_dataset("digits"), split), device)
+    data = DataViews.of(development_data(load_dataset("digits"), split), device).view(best.config)
     model = build_model(best.config, data.preprocessing.shape, len(data.classes))
     for result in train(model, data, best.config, device=device):
         if result.epoch == best.best_epoch:

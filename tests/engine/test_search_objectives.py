@@ -22,7 +22,8 @@ from hpsearch.engine.place import DATABASE, Place
 from hpsearch.engine.records import rank
 from hpsearch.engine.search_reader import trial_record
 from hpsearch.errors import SearchError
-from hpsearch.figures import curves_figure, save_png
+from hpsearch.figures.curves import curves_figure
+from hpsearch.figures.png import save_png
 from hpsearch.results.reports.document import report_document
 from hpsearch.training.checkpoint import load_checkpoint
 from hpsearch.training.history import read_batches, read_history
@@ -219,8 +220,8 @@ class TestASearch:
         assert metrics["validation"][objective.name.removeprefix("val_")] == best.value
         curves = curves_figure(
             read_history(best.folder / "history.csv"),
+            objective=objective,
             title=f"{best.search}, {best.name}",
-            objective=objective.name,
             batches=read_batches(best.folder / "batches.csv"),
         )
         save_png(curves, tmp_path / "curves.png")

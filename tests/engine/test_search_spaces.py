@@ -25,7 +25,7 @@ from hpsearch.errors import (
     SpaceError,
 )
 from hpsearch.families import space_of
-from hpsearch.results.evaluation import restore_model
+from hpsearch.results.inference import restore_model
 from hpsearch.training.checkpoint import load_checkpoint
 
 MLP = StudySpec(
@@ -278,7 +278,7 @@ from hpsearch.training.model import StagedModel
 
 
 def suggest(s, shape):
-    start = ask_start(s, shape, family="mean_colour")
+    start = ask_start(s, shape)
     return suggest_training(s, start, options={"bins": s.int("bins", 1, 4)})
 
 

@@ -29,7 +29,7 @@ from hpsearch.engine.overview import search_summaries
 from hpsearch.engine.place import Place
 from hpsearch.engine.remaining import FamilyRemainder, RunningTime, mean_seconds, seconds_left
 from hpsearch.engine.status import SearchStatus
-from hpsearch.engine.status_reader import StatusReader, search_status
+from hpsearch.engine.status_reader import StatusReader, search_status, why_over
 from hpsearch.errors import SearchError
 from hpsearch.families import parse_override
 from hpsearch.training.gpu import GpuLoad
@@ -125,6 +125,7 @@ class TestOver:
         status = search_status(tmp_path, "grid")
         assert status.state == "over"
         assert status.reason == "all combinations of the grid have been tried"
+        assert why_over(load_search(tmp_path, "grid")) == status.reason
         tired = StudySpec(
             name="tired", families=("logistic",), trials=9, epochs=1, patience=1, artifacts="none"
         )

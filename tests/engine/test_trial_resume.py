@@ -338,7 +338,7 @@ class Breaking(nn.Module):
 
 
 def suggest(s, shape):
-    return suggest_training(s, ask_start(s, shape, family="breaking"), options={}, dropout=False)
+    return suggest_training(s, ask_start(s, shape), options={}, dropout=False)
 
 
 def build(options, shape, n_classes):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from hpsearch.checks import Options
 from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageShape
 from hpsearch.data.preprocessing import input_shape
@@ -23,16 +24,23 @@ from hpsearch.families._convnet import (
     VIEWS,
     CnnOptions,
     group_count,
-    least_size,
+    windows_of,
 )
 from hpsearch.families._heads import ACTIVATIONS
-from hpsearch.families._sizes import Window
+from hpsearch.families._sizes import Window, least_side
 from hpsearch.training.dropout import ScheduledDropout, set_dropout
 from hpsearch.training.layers import LayerRow, layer_table, totals
 from hpsearch.training.model import StagedModel, parameter_counts
 
 CNN = get_family("cnn")
 PRESETS = CNN.presets
+
+
+def least_size(options: Options) -> int:
+    """The least height and width of images that a network with these options can take."""
+    return least_side(windows_of(CnnOptions.from_dict(options)))
+
+
 WIDTHS = st.lists(st.integers(1, 9), max_size=4).map(tuple)
 OPTIONS = st.builds(
     CnnOptions,

@@ -14,19 +14,14 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from few import subset
 from PIL import Image, ImageDraw
 
 from hpsearch import families
-from hpsearch.config import (
-    DropoutConfig,
-    OptimizerConfig,
-    Option,
-    ScheduleConfig,
-    TrainConfig,
-)
+from hpsearch.checks import Option
+from hpsearch.config import DropoutConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from hpsearch.data.dataset import ImageDataset, ImageShape
 from hpsearch.data.preprocessing import input_shape
-from hpsearch.data.resident import ResidentData
 from hpsearch.data.splits import DevelopmentData, SplitSpec, development_data, make_split
 from hpsearch.data.views import DataViews
 from hpsearch.errors import ConfigError, InfeasibleError, SpaceError
@@ -39,15 +34,17 @@ from hpsearch.families import (
     default_params,
     family_names,
     get_family,
+    known_config,
     known_good,
     space_of,
     suggest_config,
 )
-from hpsearch.results.evaluation import restore_model
+from hpsearch.results.inference import restore_model
 from hpsearch.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hpsearch.training.dropout import ScheduledDropout
+from hpsearch.training.evaluation import evaluate
 from hpsearch.training.model import StagedModel, parameter_counts
-from hpsearch.training.trainer import EpochResult, check_config, evaluate, train
+from hpsearch.training.trainer import EpochResult, check_config, train
 
 CPU = torch.device("cpu")
 SHAPES = [ImageShape(8, 8, 1), ImageShape(64, 64, 3), ImageShape(20, 33, 3)]
@@ -113,7 +110,7 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def thirty_two(digits: ImageDataset) -> DataViews:
-    few = digits.subset(np.arange(32))
+    few = subset(digits, np.arange(32))
     return DataViews.of(DevelopmentData(train=few.part(), val=few.part()), CPU)
 
 
@@ -276,9 +273,11 @@ class TestEveryFamily:
         )
         save_checkpoint(tmp_path / "model.pt", checkpoint)
         again = restore_model(load_checkpoint(tmp_path / "model.pt"))
-        expected = evaluate(model, view.val, view.preprocessing, "fp32").logits
+        expected = evaluate(model, view.val, view.preprocessing, "fp32", "channels_last").logits
         again = again.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        assert torch.equal(evaluate(again, view.val, view.preprocessing, "fp32").logits, expected)
+        assert torch.equal(
+            evaluate(again, view.val, view.preprocessing, "fp32", "channels_last").logits, expected
+        )
 
     def test_the_seed_alone_decides_the_initial_weights(self, name: str) -> None:
         shape = SHAPES[0]
@@ -441,6 +440,22 @@ def test_an_unknown_family_is_named_beside_the_known_ones(name: str) -> None:
         build_model(TrainConfig(family=name or "-"), SHAPES[0], 10)
 
 
+def test_the_initial_weights_leave_the_generators_of_the_gpus_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def seed_all(seed: int) -> None:
+        raise AssertionError("the GPUs were seeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seed_all)
+    config = TrainConfig(family="logistic", seed=3)
+    first, again = (build_model(config, SHAPES[0], 3).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    before = torch.get_rng_state()
+    other = build_model(dataclasses.replace(config, seed=4), SHAPES[0], 3).state_dict()
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_the_families_are_those_of_the_folder() -> None:
     assert {"logistic", "mlp", "cnn"} <= set(family_names())
     assert list(family_names()) == sorted(family_names())
@@ -456,7 +471,7 @@ from hpsearch.training.model import StagedModel
 
 
 def suggest(s, shape):
-    return suggest_training(s, ask_start(s, shape, family="mean_colour"), options={})
+    return suggest_training(s, ask_start(s, shape), options={})
 
 
 def build(options, shape, n_classes):
@@ -503,6 +518,26 @@ def test_a_file_in_the_folder_is_a_family(
         vars(families).pop("mean_colour", None)
 
 
+class TestAFileOfTheUsersOwn:
+    @pytest.fixture
+    def own(self, tmp_path: Path) -> str:
+        file = tmp_path / "mean_colour.py"
+        file.write_text(NEW_FAMILY.replace('"lr"', '"weights": "imagenet", "lr"'), encoding="utf-8")
+        return str(file)
+
+    def test_a_default_that_is_meant_for_weights_is_tried_where_there_is_no_other(
+        self, own: str
+    ) -> None:
+        (params,) = default_params(own, SHAPES[0])
+        assert params["lr"] == 0.1
+        assert known_config(own, SHAPES[0], epochs=1, seed=0, precision="fp32").weights is None
+
+    def test_its_path_is_what_can_be_asked_for_its_space(self, own: str) -> None:
+        with pytest.raises(SpaceError, match="did you mean 'batch_size'") as caught:
+            check_overrides((own,), SHAPES[0], {"batchsize": 8})
+        assert f"'hpsearch space {own}' lists all" in str(caught.value)
+
+
 def test_the_cnn_finds_a_thing_wherever_it_is() -> None:
     """Discs, squares and triangles of any colour, size and place at 32x32, 90 of each to learn
     from: its known-good settings must be good beyond tiny images too."""
@@ -527,7 +562,7 @@ def test_the_cnn_finds_a_thing_wherever_it_is() -> None:
     )
     split = make_split(dataset, SplitSpec())
     device = torch.device("cpu")
-    data = ResidentData.of(development_data(dataset, split), device)
+    held = DataViews.of(development_data(dataset, split), device)
     for params in default_params("cnn", dataset.shape):
         config = suggest_config(
             "cnn",
@@ -538,5 +573,5 @@ def test_the_cnn_finds_a_thing_wherever_it_is() -> None:
             precision="fp32",
         )
         model = build_model(config, dataset.shape, 3)
-        results = list(train(model, data, config, device=device))
+        results = list(train(model, held.view(config), config, device=device))
         assert max(result.val_accuracy for result in results) > 0.75, params

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpsearch.data.dataset import ImageShape
-from hpsearch.errors import SpaceError
+from hpsearch.errors import InfeasibleError, SpaceError
 from hpsearch.families import (
     Override,
     Parameter,
@@ -79,7 +79,43 @@ class TestExplore:
             s = Suggester(trial)
             s.float("x", 0.0, 1.0 if s.categorical("kind", ("a", "b")) == "a" else 2.0)
 
-        with pytest.raises(SpaceError, match=r"'x'.*0 to 1.*0 to 2"):
+        with pytest.raises(SpaceError, match=r"'x'.* the high 1\.0 and, .*, 2\.0; .*the same"):
+            explore(suggest)
+
+    def test_what_else_differs_is_named_too(self) -> None:
+        def suggest(trial: Any) -> None:
+            s = Suggester(trial)
+            s.float("x", 0.0, 1.0, help=s.categorical("kind", ("a", "b")))
+
+        with pytest.raises(SpaceError, match=r"'x'.* the help 'a' and, .*, 'b'"):
+            explore(suggest)
+
+    def test_what_is_infeasible_is_passed_over(self) -> None:
+        def suggest(trial: Any) -> None:
+            s = Suggester(trial)
+            kind = s.categorical("kind", ("a", "b", "c"))
+            if kind == "a":
+                raise InfeasibleError("a is too large")
+            layers = s.int("layers", 1, 4)
+            if kind == "c":
+                s.float("of c", 0.0, 1.0)
+            if layers == 4:
+                raise InfeasibleError("too deep")
+
+        rows = {row.name: row for row in explore(suggest)}
+        assert {name: row.condition for name, row in rows.items()} == {
+            "kind": {},
+            "layers": {},
+            "of c": {"kind": ("c",)},
+        }
+        assert rows["kind"].choices == ("a", "b", "c")
+
+    def test_where_nothing_is_feasible_the_first_reason_is_told(self) -> None:
+        def suggest(trial: Any) -> None:
+            kind = Suggester(trial).categorical("kind", ("a", "b"))
+            raise InfeasibleError(f"{kind} is too large")
+
+        with pytest.raises(InfeasibleError, match="a is too large"):
             explore(suggest)
 
     @pytest.mark.parametrize("name", FAMILIES)
@@ -262,12 +298,23 @@ class TestSuggester:
         assert asked["name"].choices == ("a", "c")  # type: ignore[attr-defined]
         assert asked["width"].choices == (128,)  # type: ignore[attr-defined]
 
-    def test_choices_are_told_without_asking(self) -> None:
-        trial = optuna.create_study().ask()
-        s = Suggester(trial, {"name": ("c", "a")})
-        assert s.choices("name", ("a", "b", "c")) == ("a", "c")
-        assert s.choices("other", ("a", "b")) == ("a", "b")
-        assert trial.params == {}
+    def test_all_that_could_have_been_chosen_is_told(self) -> None:
+        s = Suggester(
+            optuna.create_study().ask(),
+            {"name": ("c", "a"), "size": Range(8, 100), "width": (64, 32)},
+        )
+        s.categorical("name", ("a", "b", "c"))
+        s.categorical("other", ("a", "b"))
+        s.categorical("kind", ("a", "b"), off="b")
+        assert s.choices("name") == ("a", "c")
+        assert s.choices("other") == ("a", "b")
+        assert s.choices("kind") == ("b",)
+        s.number("size", (32, 64), least=1, off=0)
+        s.number("width", (32, 64), least=1)
+        s.number("height", (32, 64), off=0)
+        assert s.extremes("size") == (8, 100)
+        assert s.extremes("width") == (32, 64)
+        assert s.extremes("height") == (0, 0)
 
     def test_an_override_outside_is_refused(self) -> None:
         s = Suggester(optuna.create_study().ask(), {"lr": 7.0})
@@ -316,6 +363,11 @@ class TestCheckOverrides:
             ({"batch_size": 0}, "batch_size must be one of 16, .* number from 1, but got 0"),
             ({"batch_size": 1.5}, "batch_size must be one of 16, .* number from 1, but got 1.5"),
             ({"optimizer": "lion"}, "optimizer must be one of adamw, sgd, .*, but got 'lion'"),
+            (
+                {"batch_size": Range(16, math.inf)},
+                r"batch_size must be a finite number from 1, but got 16\.\.inf",
+            ),
+            ({"batch_size": Range(16, 10**400)}, "batch_size must be a finite number from 1"),
             ({"ema": 1.0}, "ema must be within 0 to 0.999999, but got 1.0"),
             ({"weight_decay": Range(0.0, 0.1)}, "weight_decay .* log scale.* above 0"),
             ({"rotate": "a"}, "rotate must be a number, 0 to 180, but got 'a'$"),
@@ -324,7 +376,7 @@ class TestCheckOverrides:
             ({"lr_ladder": "search"}, "lr_ladder is a list.*lr_ladder=0.01/0.001"),
             ({"lr_ladder": "0.1/fast"}, "lr_ladder must be a list.*'0.1/fast'"),
             ({"dropout_rates": [0.5, 2.0]}, "dropout_rates must be a list.* 0 to 0.95"),
-            ({"dropout_epochs": "1/2"}, "dropout_epochs.*does not exist under"),
+            ({"dropout_epochs": "1/2"}, "does not exist .* what it needs: with dropout_rates$"),
             ({"mlp.lr": 0.1}, "mlp.lr: no family 'mlp' is searched, but cnn"),
             ({"cnn.convss": 1}, "'cnn.convss'; did you mean 'convs'"),
             ({"blocks": Range(1, 4)}, r"blocks must be within 1 to 3, but got 1\.\.4"),
@@ -351,11 +403,12 @@ class TestWhatIsNotSearched:
             s.flag("wide", off=False),
             s.numbers("widths"),
             s.names("parts"),
+            s.categorical("start", ("none",), open=True, off="none"),
         )
 
     def test_it_has_its_value_and_the_trial_is_not_asked(self) -> None:
         trial = optuna.create_study().ask()
-        assert self.suggest(trial) == (0.0, 1, "a", 0, False, (), ())
+        assert self.suggest(trial) == (0.0, 1, "a", 0, False, (), (), "none")
         assert trial.params == {}
 
     def test_search_opens_it_over_its_range(self) -> None:
@@ -377,6 +430,8 @@ class TestWhatIsNotSearched:
             ("ema", 0, 0, 0.0),
             ("heads", 1, 1, 1),  # the value that it has otherwise
             ("kind", "c", 2, "c"),
+            ("start", "my.pth", 7, "my.pth"),
+            ("start", 2024, 7, "2024"),  # a folder, as --set reads its name
             ("size", 100, 3, 100),
             ("size", 0, 3, 0),
             ("wide", "yes", 4, True),
@@ -420,6 +475,8 @@ class TestWhatIsNotSearched:
             ("widths", 2.5),
             ("parts", 3),
             ("parts", "a//b"),
+            ("start", 0.5),
+            ("start", True),
         ],
     )
     def test_a_value_beyond_its_limits_is_refused(self, name: str, override: Override) -> None:
@@ -436,6 +493,7 @@ class TestWhatIsNotSearched:
             "wide": "no",
             "widths": "",
             "parts": "",
+            "start": "none",
         }
         assert not any(row.searched for row in rows.values())
         assert explore(self.suggest) == ()
@@ -456,7 +514,7 @@ class TestWhatIsNotSearched:
             "of a and b": {"kind": ("a", "b")},
             "widths": {},
             "layers": {"widths": ("",)},
-            "deep": {"widths": ("1",)},
+            "deep": {"widths": ("given",)},
             "depth": {"deep": ("yes",)},
         }
 

@@ -22,6 +22,7 @@ from hpsearch.families import (
     get_family,
     space_of,
     suggest_config,
+    weights_of,
 )
 from hpsearch.families import resnet as resnet_module
 
@@ -116,11 +117,26 @@ class TestStem:
         with torch.device("meta"):
             assert build_model(config, input_shape(config.input, shape), 4)
 
-    @pytest.mark.parametrize("name", FAMILIES)
-    def test_the_small_one_does_not_go_with_published_weights(self, name: str) -> None:
-        with pytest.raises(InfeasibleError, match=r"stem.* stride1.*weights=none"):
-            suggested(name, PHOTO, stem="small")
-        assert suggested(name, PHOTO, stem="small", weights="none")
+    @pytest.mark.parametrize(
+        ("name", "model", "others"),
+        [
+            ("alexnet", {}, "standard or stride1"),
+            ("resnet", {}, "standard or stride1"),
+            ("torchvision", {"model": "convnext_tiny"}, "standard"),
+        ],
+    )
+    def test_the_small_one_does_not_go_with_published_weights(
+        self, name: str, model: dict[str, Any], others: str
+    ) -> None:
+        with pytest.raises(InfeasibleError, match=f"stem.* use {others}, or set weights=none"):
+            suggested(name, PHOTO, stem="small", **model)
+        assert suggested(name, PHOTO, stem="small", weights="none", **model)
+
+    @pytest.mark.parametrize("name", ["mobilenet", "torchvision"])
+    def test_but_it_does_where_it_has_the_published_kernel(self, name: str) -> None:
+        config = suggested(name, PHOTO, stem="small")
+        assert config.options["stem"] == "small"
+        assert config.weights is not None
 
 
 class TestOptions:
@@ -224,6 +240,47 @@ class TestOptions:
     def test_with_weights_too(self, name: str, overrides: dict[str, Any], told: str) -> None:
         with pytest.raises(InfeasibleError, match=told):
             asked(name, PHOTO, **overrides)
+
+    @pytest.mark.parametrize(
+        ("name", "overrides", "first"),
+        [
+            (
+                "torchvision",
+                {"weights": "none", "model": ("maxvit_t", "resnet18")},
+                {"model": "resnet18"},
+            ),
+            (
+                "resnet",
+                {"weights": ("imagenet", "none"), "stem": ("small", "stride1")},
+                {"weights": "imagenet", "stem": "stride1"},
+            ),
+        ],
+    )
+    def test_what_fits_is_searched_where_other_choices_do_not(
+        self, name: str, overrides: dict[str, Any], first: dict[str, Any]
+    ) -> None:
+        shape = ImageShape(96, 96, 3)
+        rows = asked(name, shape, **overrides)
+        for key in first:
+            assert set(rows[key].choices) == set(overrides[key])
+        for params in default_params(name, shape, overrides):
+            assert suggest_config(
+                name,
+                optuna.trial.FixedTrial(params),
+                shape,
+                epochs=1,
+                seed=0,
+                precision="fp32",
+                overrides=overrides,
+            )
+        assert first.items() <= default_params(name, shape, overrides)[0].items()
+
+    def test_weights_that_nothing_fits_are_none_to_start_from(self) -> None:
+        overrides: dict[str, Override] = {"weights": ("imagenet", "none"), "stem": "small"}
+        assert weights_of("resnet", PHOTO, overrides) == ()
+        assert weights_of("mobilenet", PHOTO, {**overrides, "version": "v2"}) == (
+            ("imagenet", "mobilenet_v2"),
+        )
 
     @pytest.mark.parametrize("options", [{"depth": 34, "head": (7,)}, {"stem": "small"}])
     def test_those_of_an_export_are_taken_as_they_are(

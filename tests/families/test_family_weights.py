@@ -34,9 +34,11 @@ from hpsearch.families import (
     get_family,
     initial_model,
     resolve_config,
+    weights_of,
     whole_space,
 )
-from hpsearch.families._published import is_published
+from hpsearch.families._published import is_published, published_weights
+from hpsearch.families._stems import take_gray
 from hpsearch.families._transfer import without_head
 from hpsearch.families._weights import WeightsInfo, load_weights, resolve_weights, weights_info
 from hpsearch.training.checkpoint import Checkpoint, save_checkpoint
@@ -197,9 +199,10 @@ class TestPublishedNames:
         for row in usable:
             found = info(row.name, published=model)
             assert found.kind == "published"
-            assert (found.source, found.options, found.family) == (row.name, None, "")
-            assert f"-{found.sha256}.pth" in row.url
-            assert re.fullmatch("[0-9a-f]{8,}", found.sha256)
+            assert (found.options, found.family) == (None, "")
+            stored = published_weights(row.name, model)
+            assert f"-{stored.sha256}.pth" in row.url
+            assert re.fullmatch("[0-9a-f]{8,}", stored.sha256)
             # What torchvision itself makes of a picture of one colour, cut or not.
             expected = row.transforms()(picture)
             wanted = found.input
@@ -226,16 +229,15 @@ class TestPublishedNames:
     @pytest.mark.parametrize("model", ZOO)
     def test_imagenet_names_the_best(self, model: str) -> None:
         best = models.get_model_weights(model).DEFAULT
-        given = info("imagenet", published=model)
-        assert given == dataclasses.replace(info(best.name, published=model), source="imagenet")
+        assert published_weights("imagenet", model) == published_weights(best.name, model)
 
     @pytest.mark.parametrize("name", ["IMAGENET1K_V1", "imagenet1k_v1", "ImageNet1K_v1"])
     def test_capitals_do_not_matter(self, name: str) -> None:
         v1 = models.ResNet50_Weights.IMAGENET1K_V1
         assert v1 is not models.ResNet50_Weights.DEFAULT
-        assert f"-{info(name, published='resnet50').sha256}.pth" in v1.url
-        assert "11ad3fa6" in models.ResNet50_Weights.DEFAULT.url
-        assert info("IMAGENET", published="resnet50").sha256 == "11ad3fa6"
+        assert published_weights(name, "resnet50").url == v1.url
+        best = models.ResNet50_Weights.DEFAULT
+        assert published_weights("IMAGENET", "resnet50").url == best.url
 
     @pytest.mark.parametrize("call", [info, resolve])
     def test_an_unknown_name_lists_those_there_are(self, call: Callable[..., object]) -> None:
@@ -433,12 +435,7 @@ def saved(tmp_path: Path) -> Path:
 class TestLocalFile:
     def test_it_is_like_published_weights_of_the_network(self, saved: Path) -> None:
         assert info(saved) == WeightsInfo(
-            source=str(saved),
-            kind="file",
-            sha256=sha256(saved),
-            options=None,
-            family="",
-            input=info("imagenet").input,
+            kind="file", options=None, family="", input=info("imagenet").input
         )
         assert info(saved, family="mlp", published=None).input == InputConfig(channels=3)
 
@@ -801,9 +798,7 @@ class TestExport:
         export(tmp_path / "best")
         monkeypatch.chdir(tmp_path)
         assert info(source, **MLP) == WeightsInfo(
-            source=source,
             kind="export",
-            sha256=sha256(tmp_path / "best" / "model.pt"),
             options=EXPORTED.options,
             family="mlp",
             input=InputConfig(
@@ -815,6 +810,16 @@ class TestExport:
                 std=(0.4, 0.5, 0.6),
             ),
         )
+
+    def test_a_family_of_the_users_own_goes_by_the_name_of_its_file(self, tmp_path: Path) -> None:
+        own = tmp_path / "renamed.py"
+        own.write_text("from hpsearch.families.mlp import FAMILY\n", encoding="utf-8")
+        export(tmp_path / "best", dataclasses.replace(EXPORTED, family=str(own)))
+        export(tmp_path / "of mlp")
+        of_own, of_mlp = ({"weights": str(tmp_path / name)} for name in ("best", "of mlp"))
+        assert weights_of(str(own), SHAPE, of_own) == ((of_own["weights"], None),)
+        message = refused(lambda: weights_of(str(own), SHAPE, of_mlp), ConfigError)
+        assert "of the family mlp, but the model is of the family renamed" in message
 
     @pytest.mark.parametrize("source", ["best", "best/model.pt"])
     def test_all_but_the_head_is_taken_over(self, tmp_path: Path, source: str) -> None:
@@ -912,7 +917,7 @@ class TestExport:
             message = refused(call)
             assert stored in message
             assert now in message
-        assert info(tmp_path / "best", **MLP).sha256 == now
+        assert resolve(tmp_path / "best", **MLP).sha256 == now
 
     def test_a_folder_that_is_no_export(self, tmp_path: Path) -> None:
         message = refused(lambda: info(tmp_path, **MLP))
@@ -972,7 +977,24 @@ class TestTorchvision:
     ) -> None:
         publish(tmp_path / "server", monkeypatch, models.resnet18().state_dict())
         message = refused(lambda: initial_model(resnet(), ImageShape(32, 32, 1), 5))
+        assert "conv1.weight is 64x3x7x7 instead of 64x1x7x7" in message
         assert "channels to 3" in message
+
+    def test_weights_of_gray_images_are_for_models_of_gray_images(self, tmp_path: Path) -> None:
+        gray = models.resnet18()
+        take_gray(gray)
+        torch.save(gray.state_dict(), tmp_path / "gray.pth")
+        config = dataclasses.replace(
+            resnet(), weights=WeightsConfig(source=str(tmp_path / "gray.pth"))
+        )
+        model = initial_model(config, ImageShape(32, 32, 1), 5)
+        assert torch.equal(model.stages.stem.conv1.weight, gray.conv1.weight)
+        small = dataclasses.replace(config, options={**config.options, "stem": "small"})
+        message = refused(lambda: initial_model(small, ImageShape(32, 32, 1), 5))
+        assert "stem=standard" in message
+        assert "channels" not in message
+        message = refused(lambda: initial_model(config, ImageShape(32, 32, 3), 5))
+        assert "read the data as gray images" in message
 
     @pytest.mark.parametrize(
         ("name", "taken", "left"),

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from matplotlib.axes import Axes
 
-from hpsearch.figures import save_png
 from hpsearch.figures.ablation import VariedLine, ablation_figure
+from hpsearch.figures.png import save_png
 from hpsearch.training.objectives import Objective, objective_info
 
 ACCURACY = objective_info("val_accuracy")
@@ -75,7 +75,7 @@ def test_what_was_not_completed_is_shown_as_such(state: str) -> None:
         ((1e-4, 1e-2, 1), "log", (1e-4, 1e-2, 1), ["0.0001", "0.01", "1"]),
         ((0, 1e-4, 1e-2), "linear", (0, 1, 2), ["0", "0.0001", "0.01"]),
         (("adamw", "sgd"), "linear", (0, 1), ["adamw", "sgd"]),
-        (("", "512/256"), "linear", (0, 1), ["none", "512/256"]),
+        (("", "512/256"), "linear", (0, 1), ["–", "512/256"]),
         ((5,), "linear", (5,), ["5"]),
     ],
 )

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from hpsearch.figures import confusion_figure, save_png
-from hpsearch.figures.confusion import most_confused
+from hpsearch.figures.confusion import confusion_figure, most_confused
+from hpsearch.figures.png import save_png
 
 NAMES = [
     "$x_1^2$",

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from matplotlib import font_manager
 
-from hpsearch.figures import confusion_figure, curves_figure, save_png
 from hpsearch.figures._canvas import font_families
+from hpsearch.figures.confusion import confusion_figure
+from hpsearch.figures.curves import curves_figure
+from hpsearch.figures.png import save_png
 from hpsearch.training.epoch import EpochResult
+from hpsearch.training.objectives import OBJECTIVES
 
+ACCURACY = OBJECTIVES[0]
 NAMES = [
     "$x$",
     "a$",
@@ -60,7 +64,7 @@ def test_they_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         assert labels[0].get_text() == written_out(name)
     assert confusion.get_suptitle() == written_out(name)
-    curves = curves_figure(history(), title=name)
+    curves = curves_figure(history(), objective=ACCURACY, title=name)
     assert curves.texts[0].get_text() == written_out(name)
     for figure in (confusion, curves):
         with warnings.catch_warnings():
@@ -70,7 +74,7 @@ def test_they_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("letters", ["x" * 300, "word " * 60])
 def test_a_long_title_stays_on_the_page(letters: str) -> None:
-    figure = curves_figure(history(), title=letters)
+    figure = curves_figure(history(), objective=ACCURACY, title=letters)
     figure.draw_without_rendering()
     box, page = figure.texts[0].get_window_extent(), figure.bbox
     assert page.x0 <= box.x0 < box.x1 <= page.x1

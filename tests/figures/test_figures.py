@@ -10,10 +10,13 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hpsearch.figures import confusion_figure, curves_figure, save_png
-from hpsearch.figures.curves import MOST_POINTS
+from hpsearch.figures.confusion import confusion_figure
+from hpsearch.figures.curves import MOST_POINTS, curves_figure
+from hpsearch.figures.png import save_png
 from hpsearch.training.epoch import EpochResult
-from hpsearch.training.objectives import OBJECTIVES, Objective
+from hpsearch.training.objectives import OBJECTIVES, Objective, objective_info
+
+ACCURACY = OBJECTIVES[0]
 
 
 def history(n: int) -> list[EpochResult]:
@@ -60,14 +63,16 @@ class TestCurves:
     @pytest.mark.parametrize("n", [1, 2, 60])
     @pytest.mark.parametrize("title", ["digits-3", "$x_1$ <script>", "x" * 300])
     def test_it_is_a_readable_picture(self, tmp_path: Path, n: int, title: str) -> None:
-        image = saved(curves_figure(history(n), title=title), tmp_path / "c.png")
+        image = saved(
+            curves_figure(history(n), objective=ACCURACY, title=title), tmp_path / "c.png"
+        )
         assert image.size == (1800, 570)
         assert 0.01 < ink(image) < 0.5
 
     @pytest.mark.parametrize("n", [1, 60])
     def test_the_curves_are_the_history(self, n: int) -> None:
         results = history(n)
-        figure = curves_figure(results, title="t")
+        figure = curves_figure(results, objective=ACCURACY, title="t")
         drawn = {
             (axes.get_ylabel(), str(line.get_label()).split(" ")[0]): line
             for axes in figure.axes
@@ -91,7 +96,7 @@ class TestCurves:
 
     @pytest.mark.parametrize("n", [1, 2, 3, 7, 60, 1000])
     def test_epochs_are_whole_numbers_that_do_not_run_into_each_other(self, n: int) -> None:
-        figure = curves_figure(history(n), title="t")
+        figure = curves_figure(history(n), objective=ACCURACY, title="t")
         figure.draw_without_rendering()
         for axes in figure.axes[:3]:
             left, right = axes.get_xlim()
@@ -106,7 +111,7 @@ class TestCurves:
             assert not any(a.overlaps(b) for a, b in itertools.pairwise(extents))
 
     def test_the_epoch_that_is_kept_is_marked(self) -> None:
-        loss, accuracy, *_ = curves_figure(history(60), title="t").axes
+        loss, accuracy, *_ = curves_figure(history(60), objective=ACCURACY, title="t").axes
         for axes, value, text in (
             (loss, history(60)[58].val_loss, f"{history(60)[58].val_loss:.4f}"),
             (accuracy, 0.97, "97.00%"),
@@ -125,7 +130,7 @@ class TestCurves:
             "val_macro_f1": (19, "macro_f1", "90.00%"),
             "val_loss": (59, "accuracy", "95.83%"),
         }[objective.name]
-        loss, share, *_ = curves_figure(results, title="t", objective=objective.name).axes
+        loss, share, *_ = curves_figure(results, title="t", objective=objective).axes
         assert share.get_ylabel() == shown.replace("_", " ").replace("f1", "F1")
         training, validation, mark = share.get_lines()
         assert list(training.get_ydata()) == [getattr(r, f"train_{shown}") for r in results]
@@ -135,7 +140,7 @@ class TestCurves:
 
     def test_the_batches_lie_around_the_mark_of_their_epoch(self) -> None:
         batches = [(epoch, step, 2.0 - epoch + step / 8) for epoch in range(2) for step in range(4)]
-        loss = curves_figure(history(2), title="t", batches=batches).axes[0]
+        loss = curves_figure(history(2), objective=ACCURACY, title="t", batches=batches).axes[0]
         (line,) = (x for x in loss.get_lines() if str(x.get_label()) == "mini-batches")
         places = np.asarray(line.get_xdata())
         np.testing.assert_allclose(
@@ -151,7 +156,7 @@ class TestCurves:
         batches = [
             (epoch, step, float(random.lognormal())) for epoch in range(100) for step in range(1003)
         ]
-        figure = curves_figure(history(100), title="t", batches=batches)
+        figure = curves_figure(history(100), objective=ACCURACY, title="t", batches=batches)
         (line,) = (x for x in figure.axes[0].get_lines() if "mini-b" in str(x.get_label()))
         assert len(line.get_xdata()) <= MOST_POINTS  # type: ignore[arg-type]
         together = int(str(line.get_label()).split("means of ")[1])
@@ -165,7 +170,7 @@ class TestCurves:
     def test_scores_that_are_unknown_are_left_out(self, tmp_path: Path) -> None:
         nan = float("nan")
         first = [dataclasses.replace(row, val_macro_f1=nan) for row in history(3)]
-        figure = curves_figure(first, title="t", objective="val_macro_f1")
+        figure = curves_figure(first, title="t", objective=objective_info("val_macro_f1"))
         saved(figure, tmp_path / "c.png")
 
     def test_a_loss_of_0_can_be_drawn(self, tmp_path: Path) -> None:
@@ -173,10 +178,10 @@ class TestCurves:
             dataclasses.replace(row, train_loss=0.0, val_loss=0.0) if row.epoch else row
             for row in history(3)
         ]
-        saved(curves_figure(perfect, title="t"), tmp_path / "c.png")
+        saved(curves_figure(perfect, objective=ACCURACY, title="t"), tmp_path / "c.png")
 
     def test_the_title_is_shown_as_it_is(self) -> None:
-        figure = curves_figure(history(3), title="$x_1$ <b>")
+        figure = curves_figure(history(3), objective=ACCURACY, title="$x_1$ <b>")
         figure.draw_without_rendering()
         (title,) = figure.texts
         assert title.get_text() == "$x_1$ <b>"

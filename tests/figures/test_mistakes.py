@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hpsearch.data.dataset import ImageDataset
-from hpsearch.figures import mistakes_figure, save_png, worst_mistakes_figure
-from hpsearch.figures.mistakes import worst_mistakes
+from hpsearch.figures.mistakes import mistakes_figure, worst_mistakes, worst_mistakes_figure
+from hpsearch.figures.png import save_png
 
 LONG = "folder/" * 20 + "$x_1$.png"
 

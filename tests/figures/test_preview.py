@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hpsearch.data.dataset import ImageDataset
-from hpsearch.figures import PreviewRow, preview_figure, save_png
 from hpsearch.figures.examples import VARIANTS, examples_figure
-from hpsearch.figures.preview import TALLEST
+from hpsearch.figures.png import save_png
+from hpsearch.figures.preview import TALLEST, PreviewRow, preview_figure
 
 NAMES = ["$x_1^2$", "$", "a_b", "\x1b[31mred\n", "\\frac{", "日本語", "{0} %s", "W" * 300, ""]
 

@@ -1,5 +1,7 @@
 """Figures of trainings with several seeds, and of candidates on folds."""
 
+import dataclasses
+import itertools
 import math
 import warnings
 from pathlib import Path
@@ -9,12 +11,14 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hpsearch.figures import curves_figure, save_png
 from hpsearch.figures.candidates import CandidateValues, candidates_figure
+from hpsearch.figures.curves import curves_figure
+from hpsearch.figures.png import save_png
 from hpsearch.figures.seeds import SeedCurve, seeds_figure
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.objectives import OBJECTIVES, Objective
 
+ACCURACY = OBJECTIVES[0]
 NASTY = "$x^{$ 汉字 \x1b[31m " + "long " * 40
 
 
@@ -83,21 +87,36 @@ def drawn(figure: Figure, panel: int) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("count", [1, 5, 20])
 def test_each_seed_has_its_curves(tmp_path: Path, count: int) -> None:
     curves = [curve(seed, is_kept=seed == count - 1) for seed in range(count)]
-    figure = seeds_figure(curves, title=NASTY, interval=(0.965, 0.98) if count > 1 else None)
+    figure = seeds_figure(
+        curves, objective=ACCURACY, title=NASTY, interval=(0.965, 0.98) if count > 1 else None
+    )
     saved(figure, tmp_path / "seeds.png")
     assert len(drawn(figure, 0)) == len(drawn(figure, 1)) == 2 * count
     dots = [line for line in figure.axes[2].get_lines() if line.get_marker() == "o"]
     assert [line.get_ydata()[0] for line in dots] == [c.test_accuracy for c in curves]  # type: ignore[index]
+    seeds = [label.get_text() for label in figure.axes[2].get_xticklabels()]
+    assert seeds == [str(c.seed) for c in curves]
     low, high = figure.axes[2].get_ylim()
     assert low < 0.9 < 0.99 < high  # differences are seen beside what chance makes
 
 
+def test_seeds_of_many_digits_do_not_run_into_each_other() -> None:
+    curves = [curve(2**32 - 1 - seed, 2, is_kept=seed == 0) for seed in range(60)]
+    curves = [dataclasses.replace(c, test_accuracy=0.97) for c in curves]
+    figure = seeds_figure(curves, objective=ACCURACY, title="t")
+    figure.draw_without_rendering()
+    labels = figure.axes[2].get_xticklabels()
+    assert labels[1].get_text() == str(curves[3].seed)  # each third
+    boxes = [label.get_window_extent() for label in labels]
+    assert not any(first.overlaps(second) for first, second in itertools.pairwise(boxes))
+
+
 def test_without_validation_there_is_no_curve_of_it(tmp_path: Path) -> None:
     curves = [curve(seed, validated=False, is_kept=seed == 0) for seed in range(3)]
-    figure = seeds_figure(curves, title="digits", interval=(0.96, 0.98))
+    figure = seeds_figure(curves, objective=ACCURACY, title="digits", interval=(0.96, 0.98))
     saved(figure, tmp_path / "seeds.png")
     assert len(drawn(figure, 0)) == len(drawn(figure, 1)) == 3
-    single = curves_figure(curves[0].history, title="digits, mlp-3 retrained")
+    single = curves_figure(curves[0].history, objective=ACCURACY, title="digits, mlp-3 retrained")
     saved(single, tmp_path / "curves.png")
     labels = [text.get_text() for text in single.axes[0].get_legend().get_texts()]  # type: ignore[union-attr]
     assert not any("validation" in label or "nan" in label for label in labels)
@@ -108,7 +127,7 @@ def test_without_validation_there_is_no_curve_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_every_objective_and_short_trainings(tmp_path: Path, row: Objective, epochs: int) -> None:
     curves = [curve(seed, epochs, is_kept=seed == 1) for seed in range(2)]
-    figure = seeds_figure(curves, title="t", objective=row.name, interval=(0.0, 1.0))
+    figure = seeds_figure(curves, title="t", objective=row, interval=(0.0, 1.0))
     saved(figure, tmp_path / "seeds.png")
     values = [0.95 + 0.01 * number for number in range(3)]
     candidates = [
@@ -116,7 +135,7 @@ def test_every_objective_and_short_trainings(tmp_path: Path, row: Objective, epo
         for number in range(2)
     ]
     image = saved(
-        candidates_figure(candidates, title="t", objective=row.name), tmp_path / "candidates.png"
+        candidates_figure(candidates, title="t", objective=row), tmp_path / "candidates.png"
     )
     assert min(image.size) > 300
 
@@ -131,7 +150,7 @@ def test_each_candidate_has_a_line(tmp_path: Path, count: int) -> None:
         )
         for number in range(count)
     ]
-    figure = candidates_figure(candidates, title=NASTY)
+    figure = candidates_figure(candidates, objective=ACCURACY, title=NASTY)
     saved(figure, tmp_path / "candidates.png")
     (axes,) = figure.axes
     diamonds = [line for line in axes.get_lines() if line.get_marker() == "D"]
@@ -148,7 +167,7 @@ def test_a_failed_best_leaves_the_legend_whole(tmp_path: Path) -> None:
         CandidateValues(name="a-1", searched=0.9, values=()),
         CandidateValues(name="b-2", searched=0.8, values=(0.7, 0.8)),
     ]
-    figure = candidates_figure(candidates, title="t")
+    figure = candidates_figure(candidates, objective=ACCURACY, title="t")
     saved(figure, tmp_path / "c.png")
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
     assert labels == ["in the search", "each fold", "mean of the folds, standard error"]

@@ -13,8 +13,7 @@ from PIL import Image
 from hpsearch.data.checks import CheckReport, Finding, Pair, Shift
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.errors import DataError
-from hpsearch.figures import check_sheet
-from hpsearch.figures.sheet import MOST_PAIRS
+from hpsearch.figures.sheet import MOST_PAIRS, check_sheet
 
 NASTY = [
     "<script>alert(1)</script>",
@@ -82,7 +81,7 @@ def finding(*pairs: Pair, **changes: object) -> Finding:
 
 
 def report(data: ImageDataset, *findings: Finding, **changes: object) -> CheckReport:
-    values = {"split": None, "cheap": False, "counts": {"images": 40, "classes": 2}}
+    values = {"split": None, "counts": {"images": 40, "classes": 2}}
     return CheckReport(
         data=data.fingerprint,
         findings=findings,
@@ -213,8 +212,8 @@ def test_counts_and_shifts_are_shown() -> None:
     data = dataset()
     shift = Shift(first="training", second="test", auc=0.834, error=0.012, words=("darker",))
     counts = {"images": 40, "classes": 2, "train": 24, "val": 8, "test": 8}
-    shown = Page(check_sheet(report(data, shifts=(shift,), counts=counts, cheap=True), data))
-    assert "40 images, 2 classes (24 training, 8 validation, 8 test); only the quick" in shown.text
+    shown = Page(check_sheet(report(data, shifts=(shift,), counts=counts), data))
+    assert "40 images, 2 classes (24 training, 8 validation, 8 test)" in shown.text
     assert "AUC 0.83 ± 0.01" in shown.text
     assert "darker" in shown.text
 

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from matplotlib.collections import LineCollection, PathCollection
 from PIL import Image
 
-from hpsearch.figures import save_png
 from hpsearch.figures.factors import Factor, factors_figure
-from hpsearch.figures.trials import TrialCurve, front_figure, trials_figure
-from hpsearch.training.costs import objective_rows
+from hpsearch.figures.front import front_figure
+from hpsearch.figures.png import save_png
+from hpsearch.figures.trials import TrialCurve, trials_figure
+from hpsearch.training.goals import objective_rows
 from hpsearch.training.objectives import Objective, objective_info
 from hpsearch.training.units import floor_of
 

@@ -17,16 +17,17 @@ from hpsearch import SearchRecord, StudySpec, TrialRecord, load_search, search
 from hpsearch.data.splits import SplitSpec, development_data, k_folds, load_split
 from hpsearch.data.store import load_dataset
 from hpsearch.data.views import DataViews
-from hpsearch.engine.place import SPLIT
-from hpsearch.errors import ConfigError, DataError, SearchError
+from hpsearch.engine.place import HISTORY, SPLIT
+from hpsearch.errors import CheckpointError, ConfigError, DataError, SearchError
 from hpsearch.results import bundle
-from hpsearch.results.retraining.candidates import Candidate, Comparison, compare_candidates
-from hpsearch.results.retraining.rerun import run_training
+from hpsearch.results.retraining import seed_job
+from hpsearch.results.retraining.candidates import Candidate, FoldComparison, compare_candidates
+from hpsearch.results.retraining.rerun import RunEpoch, RunOver, run_training
 from hpsearch.results.retraining.retrain import retrain_best
 from hpsearch.results.source import search_data
 from hpsearch.training.checkpoint import load_checkpoint
 from hpsearch.training.objectives import objective_info
-from hpsearch.training.trainer import derive_seed
+from hpsearch.training.seeds import derive_seed
 
 CPU = torch.device("cpu")
 
@@ -130,14 +131,21 @@ def test_one_that_cannot_be_trained_comes_last(found: SearchRecord) -> None:
             trial, config=dataclasses.replace(trial.config, optimizer=optimizer)
         )
 
-    def comparison(broken_names: set[str]) -> Comparison:
+    def comparison(broken_names: set[str]) -> FoldComparison:
         trials = tuple(broken(t) if t.name in broken_names else t for t in found.trials)
         record = dataclasses.replace(found, trials=trials)
         changed = dataclasses.replace(data, record=record)
-        return compare_candidates(changed, top=2, folds=2, device=CPU)
+        return compare_candidates(changed, top=2, folds=2, device=CPU, watch=watch)
+
+    events: list[RunOver] = []
+
+    def watch(event: RunEpoch | RunOver) -> None:
+        if isinstance(event, RunOver):
+            events.append(event)
 
     first, second = (trial.name for trial in found.ranked()[:2])
     result = comparison({first})
+    assert [event.epochs for event in events if event.failure] == [3]  # that it had at most
     assert [c.trial.name for c in result.candidates] == [second, first]
     assert result.candidates[1].mean is None
     assert "not finite" in result.candidates[1].failure
@@ -176,7 +184,7 @@ def test_luck_in_words(
     found: SearchRecord, objective: str, value_then: float, values: tuple[float, ...], says: str
 ) -> None:
     row = objective_info(objective)
-    result = Comparison(
+    result = FoldComparison(
         candidates=(candidate(found.best, "mlp-3", 1, value_then, *values),),
         asked=1,
         objective=row,
@@ -190,7 +198,7 @@ def test_luck_in_words(
 
 
 def test_changed_ranks_in_words(found: SearchRecord) -> None:
-    result = Comparison(
+    result = FoldComparison(
         candidates=(
             candidate(found.best, "cnn-4", 3, 0.97, 0.96, 0.98),
             candidate(found.best, "mlp-1", 2, 0.98, 0.95, 0.96),
@@ -210,6 +218,52 @@ def test_changed_ranks_in_words(found: SearchRecord) -> None:
         "cnn-4, number 3 of the search, comes out best; the search's best, mlp-0, comes out as "
         "number 3 of 3."
     )
+
+
+def test_fewer_images_are_told_of_those_that_had_more_alone(found: SearchRecord) -> None:
+    def cut(row: Candidate, images: int) -> Candidate:
+        assert row.trial.config is not None
+        config = dataclasses.replace(row.trial.config, train_images=images)
+        return dataclasses.replace(row, trial=dataclasses.replace(row.trial, config=config))
+
+    rows = [candidate(found.best, f"mlp-{n}", n, 0.9, 0.9, 0.9) for n in (1, 2, 3)]
+
+    def notes(*images: int) -> list[str]:
+        cuts = tuple(cut(row, count) for row, count in zip(rows, images, strict=True))
+        result = FoldComparison(
+            candidates=cuts,
+            asked=3,
+            objective=objective_info("val_accuracy"),
+            folds=2,
+            train_images=120,
+            searched_images=180,
+        )
+        return [note for note in result.notes if note.startswith("Each fold")]
+
+    assert notes(100, 100, 120) == []
+    assert notes(0, 0, 180) == [
+        "Each fold trains on 120 images, fewer than the search's 180: a part of the difference can "
+        "be that."
+    ]
+    some = notes(100, 150, 0)
+    assert [note.partition(",")[0] for note in some] == [
+        "Each fold trains mlp-2 on 120 images",
+        "Each fold trains mlp-3 on 120 images",
+    ]
+    assert "search's 150:" in some[0]
+
+
+def test_histories_that_will_be_needed_are_looked_for_first(
+    found: SearchRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seed_job, "follows_validation", lambda _: ("the learning rate",))
+    (found.ranked()[1].folder / HISTORY).unlink()
+
+    def watch(event: RunEpoch | RunOver) -> None:
+        pytest.fail("training began")
+
+    with pytest.raises(CheckpointError, match="history"):
+        retrain_best(found, tmp_path / "out", top=2, folds=2, device="cpu", watch=watch)
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,27 @@ def test_its_code_gives_the_class_that_predict_gives(
     assert printed == load(folder, device="cpu").predict("photo.jpg")[0].label == expected
 
 
+def test_its_code_lays_what_is_transparent_over_white(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Red that nobody sees, with a little green."""
+    checkpoint = colour_checkpoint()
+    folder = write_export(tmp_path / "out", checkpoint)
+    write_program(folder / "model.pt2", checkpoint, sample=plain("red")[np.newaxis])
+    clear = np.dstack([plain("red", 8, 8), np.zeros((8, 8), dtype=np.uint8)])
+    clear[:2] = (*plain("green")[0, 0], 255)
+    Image.fromarray(clear).save(folder / "photo.jpg", format="PNG")
+    images = {"height": 4, "width": 4, "channels": 3, "fit": "crop"}
+    code = "\n".join(line[4:] for line in program_use(images)[1:])
+    monkeypatch.chdir(folder)
+    exec(code, {})
+    printed = capsys.readouterr().out.strip()
+    assert printed == load(folder, device="cpu").predict("photo.jpg")[0].label == "green"
+
+
 def test_its_code_takes_gray_images_that_are_stretched() -> None:
     images = {"height": 8, "width": 6, "channels": 1, "fit": "stretch"}
     code = "\n".join(program_use(images))
-    assert "photo.convert('L')" in code
+    assert "photo).convert('L')" in code
     assert "photo.resize((6, 8), Image.Resampling.BILINEAR)" in code
     assert "reshape(1, 8, 6, 1)" in code

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.errors import DataError
 from hpsearch.results.compare import MCNEMAR, SIGN_FLIPS, compare, sign_flip_test
-from hpsearch.results.predictions import PREDICTIONS, write_predictions
+from hpsearch.results.folder import PREDICTIONS
+from hpsearch.results.predictions import write_predictions
 from hpsearch.results.scores import score
 
 
@@ -178,5 +179,21 @@ def test_other_pixels_under_the_same_names_are_no_pairs(tmp_path: Path) -> None:
     assert compare(folders[0], folders[1]).images == 5
     with pytest.raises(DataError, match="same names, but other pixels"):
         compare(folders[0], folders[2])
+    for folder, channels in zip(folders[::2], (1, 3), strict=True):
+        document = json.loads((folder / "metrics.json").read_text())
+        document["data"] = {"images": {"height": 8, "width": 9, "channels": channels, "fit": "pad"}}
+        (folder / "metrics.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"--size.*a has 8x9 \(pad, gray\) and .*c has 8x9 \(pad\)$"
+    ):
+        compare(folders[0], folders[2])
     (folders[2] / "metrics.json").unlink()  # then nobody knows
     assert compare(folders[0], folders[2]).images == 5
+
+
+def test_what_makes_an_evaluation_worth_less_is_passed_on(tmp_path: Path) -> None:
+    folders = [export_of(tmp_path / name, truths(3, 2)) for name in "ab"]
+    for folder, warnings in zip(folders, (["of 5 images 4 were trained on"], []), strict=True):
+        document = {"evaluation": {}, "data": {"fingerprint": "same"}, "warnings": warnings}
+        (folder / "metrics.json").write_text(json.dumps(document), encoding="utf-8")
+    assert compare(*folders).warnings == (f"{folders[0]}: of 5 images 4 were trained on",)

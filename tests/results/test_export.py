@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hpsearch import SearchRecord, StudySpec, TrainConfig, export, load_search, search
+from hpsearch import SearchRecord, StudySpec, TrainConfig, export, load_search, retrain, search
 from hpsearch.data.batches import steps_per_epoch
 from hpsearch.data.checks.source import check_source
 from hpsearch.data.known_images import read_known_images
@@ -24,11 +24,12 @@ from hpsearch.data.store import load_dataset
 from hpsearch.engine.place import SPLIT
 from hpsearch.errors import CheckpointError, DataError, SearchError
 from hpsearch.families import build_model
-from hpsearch.results.evaluation import restore_model
+from hpsearch.results.inference import restore_model
 from hpsearch.results.reports.document import search_document
 from hpsearch.results.reports.page import report_page
+from hpsearch.results.source import SearchData
 from hpsearch.training.checkpoint import load_checkpoint, save_checkpoint
-from hpsearch.training.trainer import evaluate
+from hpsearch.training.evaluation import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,9 @@ def test_an_export_has_what_it_promises(found: SearchRecord, tmp_path: Path) -> 
     # The score, computed a second time by hand from the exported file.
     test = open_test_split(load_dataset("digits"), split)
     images = ResidentImages.of(test, torch.device("cpu"))
-    logits = evaluate(restore_model(checkpoint), images, checkpoint.preprocessing, "fp32").logits
+    logits = evaluate(
+        restore_model(checkpoint), images, checkpoint.preprocessing, "fp32", "channels_last"
+    ).logits
     predicted = logits.argmax(dim=1).numpy()
     assert result.test_accuracy == np.mean(predicted == test.labels)
 
@@ -220,7 +223,7 @@ class Looks(nn.Module):
         return self.linear(flat)
 
 def suggest(s, shape):
-    start = ask_start(s, shape, family="looks")
+    start = ask_start(s, shape)
     return suggest_training(s, start, options={})
 
 def build(options, shape, n_classes):
@@ -283,6 +286,20 @@ def test_an_export_that_fails_leaves_nothing(found: SearchRecord, tmp_path: Path
     assert load_search(found.runs).openings == ()
 
 
+def test_what_is_said_of_the_data_is_found_before_the_look_at_the_test_images(
+    found: SearchRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: SearchData) -> dict[str, object]:
+        raise DataError("the images went away")
+
+    monkeypatch.setattr(SearchData, "facts", broken)
+    with pytest.raises(DataError, match="went away"):
+        export(found.best, tmp_path / "out", device="cpu")
+    with pytest.raises(DataError, match="went away"):
+        retrain(found.best, tmp_path / "out", seeds=1, device="cpu")
+    assert load_search(found.runs).openings == ()
+
+
 def test_an_altered_checkpoint_is_refused_before_the_test_split_is_opened(
     found: SearchRecord, tmp_path: Path
 ) -> None:
@@ -333,6 +350,9 @@ def test_a_trial_without_checkpoint_says_so(found: SearchRecord, tmp_path: Path)
     pruned = dataclasses.replace(dropped, state="pruned")
     with pytest.raises(CheckpointError, match=f"{dropped.name}.*pruned, and only complete"):
         export(pruned, tmp_path / "out", device="cpu")
+    running = dataclasses.replace(found.best, state="running")  # one that has a file already
+    with pytest.raises(CheckpointError, match="is running, and only complete"):
+        export(running, tmp_path / "out", device="cpu")
 
 
 def test_another_split_is_refused(found: SearchRecord, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_files_folders_and_patterns_are_found(given: list[str], paths: list[str]
 
 
 def test_names_that_lead_to_nothing_are_told() -> None:
-    found = find_pictures(["none.png", "a.jpg", "*.gif", "empty", "a\0b", "x" * 5000])
+    found = find_pictures(["none.png", "a.jpg", "*.gif", "empty", "a\0b", "x" * 5000, ""])
     assert found.paths == ("a.jpg",)
     assert [(bad.name, bad.reason) for bad in found.missing] == [
         ("none.png", "there is no such file"),
@@ -55,6 +55,7 @@ def test_names_that_lead_to_nothing_are_told() -> None:
         ("empty", "there are no pictures in this folder"),
         ("a\0b", "there is no such file"),
         ("x" * 5000, "there is no such file"),
+        ("", "the name is empty: name a file, a folder (. for the current one) or a pattern"),
     ]
 
 

@@ -21,7 +21,8 @@ from hpsearch.data.dataset import ImageDataset, UInt8Array
 from hpsearch.data.preprocessing import Preprocessing
 from hpsearch.errors import CheckpointError
 from hpsearch.families import build_model, family_names
-from hpsearch.results.evaluation import restore_model, run_model
+from hpsearch.results import portable
+from hpsearch.results.inference import restore_model, run_model
 from hpsearch.results.portable import write_onnx, write_program
 from hpsearch.training.checkpoint import Checkpoint
 from hpsearch.training.model import StagedModel
@@ -197,7 +198,7 @@ class Odd(nn.Module):
 
 
 def suggest(s, shape):
-    return suggest_training(s, ask_start(s, shape, family="odd"), options={})
+    return suggest_training(s, ask_start(s, shape), options={})
 
 
 def build(options, shape, n_classes):
@@ -242,6 +243,17 @@ def test_a_model_that_cannot_be_exported_is_refused(
         write(tmp_path / "out" / "model", checkpoint, sample=noise().images)
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_another_class_is_refused_in_words_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = np.array([[0.5002, 0.4998]])
+    monkeypatch.setattr(portable, "_by_model", lambda *_: expected)
+    with pytest.raises(
+        CheckpointError, match=r"another class, .* less probable by 0\.0004, of which 1e-05"
+    ):
+        portable._check(
+            "ONNX", lambda _: expected[:, ::-1], colour_checkpoint(), plain("red")[np.newaxis]
+        )
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])

@@ -128,6 +128,8 @@ def test_the_most_probable_classes_come_in_order(colours: Predictor) -> None:
     for wrong in (0, -1, 1.5, True):
         with pytest.raises(ConfigError, match="top_k must be a whole number from 1 on"):
             colours.predict(image, top_k=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="batch_size must be"):
+        colours.stream(image, batch_size=0)  # at once, not when the first image is asked for
 
 
 @pytest.mark.parametrize("size", [1, 3, 16, 100, None])

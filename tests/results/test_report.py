@@ -14,15 +14,16 @@ from rich.console import Console
 
 from hpsearch import SearchRecord, StudySpec, TrialRecord
 from hpsearch.cli.report import print_report
-from hpsearch.cli.text import UNITS, objective_value, scaled
 from hpsearch.engine import ledger
 from hpsearch.engine.place import Place
 from hpsearch.results.reports.cells import of_test, varied_text
 from hpsearch.results.reports.document import report_document, search_document, trials_csv
-from hpsearch.training.costs import COSTS, objective_rows
+from hpsearch.training.costs import COSTS
 from hpsearch.training.epoch import EpochResult
+from hpsearch.training.goals import objective_rows
 from hpsearch.training.history import write_history
 from hpsearch.training.objectives import OBJECTIVES
+from hpsearch.training.units import UNITS, objective_value, scaled
 
 
 def trial(
@@ -373,7 +374,7 @@ class TestTestScores:
             ({}, "90.00 %", "90.00 %"),
             ({"accuracy_95": [0.8, 0.95]}, "90.00 % (80.0 to 95.0)", "90.00 %"),
             (
-                {"mean": 0.88, "std": 0.0123, "seeds": [1, 2, 3]},
+                {"mean": 0.88, "std": 0.0123, "seeds": 3},
                 "88.00 % ± 1.23 (3 seeds)",
                 "88.00 % ± 1.23 (3 seeds)",
             ),

@@ -22,12 +22,12 @@ from hpsearch.engine.database import open_storage
 from hpsearch.engine.ledger import record_opening, record_result
 from hpsearch.engine.place import study_name
 from hpsearch.errors import SearchError
-from hpsearch.results.bundle import METRICS
-from hpsearch.results.predictions import PREDICTIONS
+from hpsearch.results.folder import METRICS, PREDICTIONS
 from hpsearch.results.reports.document import report_document
+from hpsearch.results.reports.interactive import interactive
 from hpsearch.results.reports.page import report_page, write_report
 from hpsearch.results.reports.pair import best_pair
-from hpsearch.results.reports.plots import family_studies, interactive
+from hpsearch.results.reports.plots import family_studies
 from hpsearch.results.reports.search import search_section
 from hpsearch.results.tables import write_table
 
@@ -197,9 +197,17 @@ def test_of_one_complete_trial_no_importance_is_shown(small: SearchRecord) -> No
     page = Page(html)
     assert "Optimisation history" in page.heads
     assert {"Parameter importance", "Slices", "Parallel coordinates"}.isdisjoint(page.heads)
-    assert "Which parameters matter cannot be said" in html
+    assert "Which parameters matter cannot be said: it takes 3 complete trials" in html
     assert len(page.figures) == 1
     assert "No trial is complete" not in report_page(small, best=0)
+
+
+def test_the_split_is_told_as_it_is(small: SearchRecord) -> None:
+    """Of data with an official split the shares that were asked for say nothing."""
+    (document,) = report_document(small)["searches"]
+    assert "20 % validation, 20 % test" in search_section(small, document, anchor="x").html
+    document["data"]["counts"] = {"train": 60, "val": 30, "test": 10}
+    assert "30 % validation, 10 % test" in search_section(small, document, anchor="x").html
 
 
 def test_several_objectives_have_a_front(tmp_path: Path) -> None:
@@ -336,7 +344,7 @@ class TestTheFile:
         assert first.startswith("<!doctype html>")
         assert first.endswith("</html>\n")
         out.write_text("something else")
-        write_report([small, small], out)
+        write_report([small, small], out, document=report_document(small))
         assert out.read_text(encoding="utf-8") == first
         assert [path.name for path in out.parent.iterdir()] == ["report.html"]
 

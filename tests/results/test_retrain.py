@@ -20,12 +20,14 @@ from hpsearch.data.store import load_dataset
 from hpsearch.engine.place import HISTORY, SPLIT
 from hpsearch.errors import ConfigError, HpsearchError, SearchError
 from hpsearch.results import bundle
-from hpsearch.results.evaluation import restore_model, run_model
+from hpsearch.results.inference import restore_model, run_model
 from hpsearch.results.retraining import rerun, stored
 from hpsearch.results.retraining.repeat import is_same
 from hpsearch.results.retraining.rerun import RunEpoch, RunOver
 from hpsearch.results.retraining.retrain import retrain
+from hpsearch.results.retraining.seed_job import seed_job
 from hpsearch.results.retraining.stored import Surroundings, stored_config, surroundings
+from hpsearch.results.source import search_data
 from hpsearch.training.checkpoint import load_checkpoint
 from hpsearch.training.history import read_history
 from hpsearch.training.schedules import lr_factor
@@ -220,8 +222,25 @@ def test_on_both_parts_for_as_long_as_the_search_found(found: SearchRecord, tmp_
     assert [row["kept"] for row in rows] == ["1", "0"]
     assert set(done.metrics["validation"].values()) == {None}
     assert "nothing left to validate on" in done.metrics["chosen"]
+    assert f"This is seed {best.config.seed}, the first." in done.metrics["chosen"]
+    assert not any("train_images" in note for note in done.notes)
     assert done.repeat is None
     assert checkpoint.origin["retrained"] == "train+val"
+
+
+def test_images_that_add_nothing_are_told_of(found: SearchRecord) -> None:
+    trial, data = found.best, search_data(found.best)
+    assert trial.config is not None
+
+    def notes(images: int) -> list[str]:
+        config = dataclasses.replace(trial.config, train_images=images)
+        cut = dataclasses.replace(trial, config=config)
+        job = seed_job(cut, data, 1, "train+val", CPU, lambda _: None)
+        return [note for note in job.notes if "train_images" in note]
+
+    (note,) = notes(180)  # as many as there are
+    assert "takes 180 training images" in note
+    assert notes(181) == notes(0) == []
 
 
 @pytest.mark.usefixtures("quick")
@@ -309,6 +328,7 @@ def test_a_seed_that_fails_is_told_and_not_counted(
     assert "not finite" in rows[0]["failure"]
     assert rows[0]["test_accuracy"] == ""
     assert any("could not be trained" in note for note in done.notes)
+    assert f"seed {done.kept.seed}, the first that could be trained." in done.metrics["chosen"]
 
 
 @pytest.mark.usefixtures("quick")

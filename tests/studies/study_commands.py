@@ -11,9 +11,7 @@ from hpsearch import SearchRecord, StudySpec, TrialRecord, load_study
 from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageShape
 from hpsearch.engine.place import Place
-from hpsearch.families import ParamValue, suggest_config
-from hpsearch.families._first import first_params
-from hpsearch.families._space import Explorer
+from hpsearch.families import Explorer, ParamValue, first_params, suggest_config
 
 STUDIES = Path(__file__).parents[2] / "studies"
 NAMES = ("hands", "caltech101", "photos", "sign_language", "stl10")

@@ -250,6 +250,17 @@ def test_a_folder_with_other_files_is_left_alone(
     assert "photos" in (tmp_path / "MADE_DATA.txt").read_text()
 
 
+def test_no_images_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["make_reference_data.py", "photos", "--out", str(tmp_path), "--images", "0"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert "above 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "scale", "seed", "told"),
     [("faces", 1, 0, "'faces'"), ("photos", 0, 0, "scale"), ("photos", 1, -1, "seed")],

@@ -28,8 +28,7 @@ from hpsearch.cli.main import app
 from hpsearch.data.dataset import ImageShape
 from hpsearch.data.preprocessing import input_shape
 from hpsearch.engine.ablation_spec import ablation_spec
-from hpsearch.families import build_model, check_overrides
-from hpsearch.families._first import check_first
+from hpsearch.families import build_model, check_first, check_overrides
 from hpsearch.families.cnn import PRESETS as CNNS
 from hpsearch.families.mlp import PRESETS as MLPS
 from hpsearch.training.dropout import ScheduledDropout, set_dropout

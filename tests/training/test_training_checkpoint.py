@@ -25,7 +25,8 @@ from hpsearch.training.checkpoint import (
     save_checkpoint,
 )
 from hpsearch.training.content import write_content
-from hpsearch.training.trainer import evaluate, train
+from hpsearch.training.evaluation import evaluate
+from hpsearch.training.trainer import train
 
 CONFIG = TrainConfig(
     family="cnn",
@@ -94,7 +95,7 @@ def test_a_loaded_model_gives_the_same_outputs(tmp_path: Path, tiny_digits: Resi
     rebuilt = build_model(read.config, read.preprocessing.shape, len(read.classes))
     rebuilt.load_state_dict(dict(read.state))
     outputs = [
-        evaluate(m, tiny_digits.val, p, "fp32").logits
+        evaluate(m, tiny_digits.val, p, "fp32", "channels_last").logits
         for m, p in ((model, preprocessing), (rebuilt, read.preprocessing))
     ]
     assert torch.equal(*outputs)
@@ -268,6 +269,13 @@ def test_another_format_is_named(saved: Path) -> None:
     document = torch.load(saved, weights_only=True)["document"]
     rewritten(saved, document=document.replace("hpsearch-checkpoint-1", "hpsearch-checkpoint-9"))
     assert "hpsearch-checkpoint-9" in refusal(saved)
+
+
+@pytest.mark.parametrize("change", [{"config": {"family": "cnn", "speed": 1}}, {"classes": None}])
+def test_a_whole_file_of_another_version_is_named(saved: Path, change: dict[str, Any]) -> None:
+    content = torch.load(saved, weights_only=True)
+    write_content(saved, {**json.loads(content["document"]), **change}, content["state"])
+    assert "does not know such a checkpoint" in refusal(saved)
 
 
 @pytest.mark.parametrize(

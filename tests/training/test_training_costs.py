@@ -1,9 +1,7 @@
-"""What a model costs, the names of objectives, and the Pareto front."""
+"""What a model costs."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Iterator
 
 import pytest
@@ -14,33 +12,20 @@ from torch import Tensor, nn
 
 from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageShape
-from hpsearch.errors import ConfigError
 from hpsearch.families import build_model
 from hpsearch.training.costs import (
     COSTS,
     Cost,
-    Objectives,
     count_macs,
     latency_ms,
-    objective_rows,
-    pareto_front,
-    trial_values,
 )
 from hpsearch.training.layers import layer_table, totals
 from hpsearch.training.model import StagedModel, parameter_counts
-from hpsearch.training.objectives import OBJECTIVES, Objective
+from hpsearch.training.objectives import OBJECTIVES
 
 SHAPE = ImageShape(12, 9, 3)
 CPU = torch.device("cpu")
 each_cost = pytest.mark.parametrize("cost", COSTS, ids=lambda row: row.name)
-
-
-@dataclasses.dataclass(frozen=True)
-class Epoch:
-    val_loss: float = 0.5
-    val_accuracy: float = 0.9
-    val_balanced_accuracy: float = 0.8
-    val_macro_f1: float = 0.7
 
 
 class Noisy(nn.Module):
@@ -193,127 +178,3 @@ def test_slow_models_are_timed_less_often(seconds: float, timed: int) -> None:
     module = Passes(iter([seconds] * 300))
     latency_ms(StagedModel({"own": module}), SHAPE, CPU, clock=module.clock)
     assert len(module.calls) - 3 == pytest.approx(timed, abs=1)
-
-
-class TestNames:
-    @pytest.mark.parametrize("row", OBJECTIVES, ids=lambda row: row.name)
-    def test_one(self, row: Objective) -> None:
-        assert objective_rows(row.name) == (row,)
-
-    def test_several_in_their_order(self) -> None:
-        rows = objective_rows("val_loss, macs,val_accuracy ,params,latency")
-        assert [row.name for row in rows] == [
-            "val_loss",
-            "macs",
-            "val_accuracy",
-            "params",
-            "latency",
-        ]
-        assert [row.direction for row in rows[:3]] == ["minimize", "minimize", "maximize"]
-
-    @pytest.mark.parametrize("text", ["params", "latency,val_accuracy", "", ",params", None, 5, ()])
-    def test_the_first_is_no_cost(self, text: object) -> None:
-        with pytest.raises(ConfigError) as caught:
-            objective_rows(text)  # type: ignore[arg-type]
-        first = text.split(",")[0] if isinstance(text, str) else text
-        assert f"but is {first!r}" in str(caught.value)
-        for row in (*OBJECTIVES, *COSTS):
-            assert row.name in str(caught.value)
-
-    @pytest.mark.parametrize("other", ["size", "", "Params", "val_acc"])
-    def test_an_unknown_one_lists_those_there_are(self, other: str) -> None:
-        with pytest.raises(ConfigError) as caught:
-            objective_rows(f"val_accuracy,params,{other}")
-        assert f"names {other!r}, which is unknown" in str(caught.value)
-        for row in (*OBJECTIVES, *COSTS):
-            assert row.name in str(caught.value)
-
-    @pytest.mark.parametrize("text", ["val_loss,val_loss", "val_loss,macs,params, macs"])
-    def test_none_twice(self, text: str) -> None:
-        with pytest.raises(ConfigError, match=f"names '{text.split(',')[-1].strip()}' twice"):
-            objective_rows(text)
-
-
-def test_a_trials_values_are_of_its_best_epoch_and_its_model() -> None:
-    model = staged()
-    values = trial_values(
-        objective_rows("val_macro_f1,params,val_loss,macs"), Epoch(), model, SHAPE, CPU
-    )
-    assert values == (
-        0.7,
-        float(parameter_counts(model)[0]),
-        0.5,
-        float(totals(layer_table(model, SHAPE)).macs),
-    )
-    assert trial_values(objective_rows("val_accuracy"), Epoch(), model, SHAPE, CPU) == (0.9,)
-
-
-# Few different values, so that many are level.
-VALUES = st.sampled_from([0.0, -0.0, 1.0, 2.0, 3.0, math.inf, -math.inf, math.nan, None])
-ROWS = st.sampled_from(
-    [
-        objective_rows(text)
-        for text in (
-            "val_loss",
-            "val_accuracy,params",
-            "val_loss,params",
-            "val_accuracy,macs,val_loss",
-        )
-    ]
-)
-
-
-@st.composite
-def fronts(draw: st.DrawFn) -> tuple[Objectives, list[list[float | None]]]:
-    rows = draw(ROWS)
-    point = st.lists(VALUES, min_size=len(rows), max_size=len(rows))
-    return rows, draw(st.lists(point, max_size=12))
-
-
-def by_definition(rows: Objectives, points: list[list[float | None]]) -> list[int]:
-    """Written out once more, each with each."""
-
-    def better(row: Objective | Cost, one: float, other: float) -> bool:
-        return one > other if row.direction == "maximize" else one < other
-
-    numbers = {
-        place: point
-        for place, point in enumerate(points)
-        if all(value is not None and not math.isnan(value) for value in point)
-    }
-
-    def dominates(one: list[float], other: list[float]) -> bool:
-        pairs = list(zip(rows, one, other, strict=True))
-        return not any(better(row, b, a) for row, a, b in pairs) and any(
-            better(row, a, b) for row, a, b in pairs
-        )
-
-    return [
-        place
-        for place, point in numbers.items()
-        if not any(dominates(other, point) for other in numbers.values())  # type: ignore[arg-type]
-    ]
-
-
-class TestTheParetoFront:
-    @given(fronts())
-    def test_it_is_what_no_other_dominates(
-        self, drawn: tuple[Objectives, list[list[float | None]]]
-    ) -> None:
-        rows, points = drawn
-        assert pareto_front(rows, points) == by_definition(rows, points)
-
-    @given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 10**9)), max_size=40))
-    def test_with_values_as_searches_have_them(self, points: list[tuple[float, int]]) -> None:
-        rows = objective_rows("val_accuracy,params")
-        assert pareto_front(rows, points) == by_definition(rows, [list(p) for p in points])
-
-    def test_level_points_stay(self) -> None:
-        rows = objective_rows("val_accuracy,params")
-        points = [(0.9, 10.0), (0.8, 10.0), (0.9, 10.0), (0.9, 11.0), (0.7, 5.0)]
-        assert pareto_front(rows, points) == [0, 2, 4]
-
-    def test_what_is_incomplete_or_no_number_neither_is_in_it_nor_beats_others(self) -> None:
-        rows = objective_rows("val_accuracy,params")
-        points = [(1.0,), (), (1.0, math.nan), (None, 1.0), (1.0, 1.0, 1.0), (0.1, 9e9)]
-        assert pareto_front(rows, points) == [5]

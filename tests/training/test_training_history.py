@@ -121,6 +121,13 @@ def test_a_history_of_the_first_version_can_be_read(tmp_path: Path) -> None:
     assert repr(read_history(path)) == repr((first, second))
 
 
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    path.write_text(f"{FIRST_HEADER}\n{'1' * (csv.field_size_limit() + 1)}\n")
+    with pytest.raises(CheckpointError, match="field larger than field limit"):
+        read_history(path)
+
+
 def test_a_history_that_lacks_some_of_the_new_columns_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     write_history(path, results(2))

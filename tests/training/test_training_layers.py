@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hpsearch.config import TrainConfig
 from hpsearch.data.dataset import ImageShape
+from hpsearch.errors import ConfigError
 from hpsearch.families import build_model
 from hpsearch.training.layers import LayerRow, layer_table, totals
 from hpsearch.training.model import StagedModel, parameter_counts
@@ -174,6 +175,19 @@ def test_a_weight_that_two_layers_share_is_counted_once() -> None:
     two.weight = one.weight
     model = StagedModel({"one": one, "two": two})
     assert totals(layer_table(model, SHAPE)).parameters == parameter_counts(model)[0] == 81
+
+
+class Skipping(StagedModel):
+    """Calls only the last of its stages."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.stages[-1](images)
+
+
+def test_a_model_that_does_not_call_a_stage_is_refused() -> None:
+    model = Skipping({"one": nn.Linear(9, 9), "two": nn.Linear(9, 9)})
+    with pytest.raises(ConfigError, match=r"never calls what has the parameter 'one\.weight'"):
+        layer_table(model, SHAPE)
 
 
 def staged() -> StagedModel:

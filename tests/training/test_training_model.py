@@ -9,7 +9,7 @@ from hpsearch.data.resident import ResidentData
 from hpsearch.errors import ConfigError
 from hpsearch.families import build_model
 from hpsearch.training.dropout import ScheduledDropout, set_dropout
-from hpsearch.training.model import StagedModel, parameter_counts
+from hpsearch.training.model import StagedModel, learns_statistics, parameter_counts
 from hpsearch.training.trainer import train
 
 CPU = torch.device("cpu")
@@ -111,6 +111,14 @@ def test_a_frozen_model_can_be_thawed() -> None:
 def test_freezing_leaves_the_mode_of_the_model() -> None:
     assert not staged().eval().freeze(1).training
     assert staged().train().freeze(1).training
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_batch_norm_is_looked_for_without_a_change_of_the_mode(mode: bool) -> None:
+    model = StagedModel({"norm": nn.BatchNorm1d(2), "head": nn.Linear(2, 2)}).train(mode)
+    assert learns_statistics(model)
+    assert model.training == model.stages.norm.training == mode
+    assert not learns_statistics(model.freeze(1))
 
 
 def test_parameters_are_counted() -> None:

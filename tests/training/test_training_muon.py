@@ -145,6 +145,15 @@ def test_it_is_torchs_muon_on_matrices_and_torchs_adamw_on_the_rest(make: Any) -
         assert torch.equal(found[name], expected[name]), name
 
 
+def test_no_gradient_is_kept_after_a_step() -> None:
+    model = convolutional()
+    optimizer = build_optimizer(model, OptimizerConfig(name="muon"), batch_size=7)
+    trained(model, optimizer, n=1)
+    assert isinstance(optimizer, MuonWithAdamW)
+    assert optimizer._matrices
+    assert all(matrix.grad is None for _, matrix in optimizer._matrices)
+
+
 def test_kernels_in_channels_last_memory_move_as_contiguous_ones_do() -> None:
     plain, turned = convolutional(), convolutional()
     turned = turned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

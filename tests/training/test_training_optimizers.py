@@ -206,6 +206,23 @@ class TestEveryOptimizer:
         assert not changed_names(changes(taken_up, copies(model)))
 
 
+class WithScale(StagedModel):
+    """Has a parameter that is in no stage."""
+
+    def __init__(self) -> None:
+        super().__init__({"one": nn.Linear(2, 2), "two": nn.Linear(2, 2)})
+        self.scale = nn.Parameter(torch.ones(2))
+
+
+@pytest.mark.parametrize("stage_decay", [1.0, 0.5])
+def test_what_is_in_no_stage_is_trained_as_the_last_one(stage_decay: float) -> None:
+    model = WithScale()
+    optimizer = built(model, OptimizerConfig(name="sgd", stage_decay=stage_decay))
+    scales = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    assert set(scales) == {id(parameter) for parameter in model.parameters()}
+    assert scales[id(model.scale)] == 1.0
+
+
 def adam(optimizer: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     return lambda groups: optimizer(groups, lr=0.01, fused=True, betas=(0.85, 0.98), eps=1e-6)  # type: ignore[call-arg]
 

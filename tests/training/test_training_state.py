@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from hpsearch.data.augment import AUGMENTATIONS
 from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.resident import ResidentData
 from hpsearch.data.splits import SplitSpec, development_data, make_split
+from hpsearch.data.views import DataViews
 from hpsearch.errors import CheckpointError
 from hpsearch.families import build_model
 from hpsearch.training.checkpoint import load_checkpoint
@@ -223,6 +225,30 @@ class TestFile:
         with pytest.raises(CheckpointError, match="no training state at"):
             load_state(tmp_path / "state.pt")
 
+    @pytest.mark.parametrize(
+        "error",
+        [
+            PermissionError(13, "Permission denied"),
+            OSError(5, "Input/output error"),
+            MemoryError(),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        ],
+        ids=repr,
+    )
+    def test_what_cannot_be_read_just_now_is_not_called_damaged(
+        self, saved: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        monkeypatch.setattr(torch, "load", mock.Mock(side_effect=error))
+        with pytest.raises(OSError):  # noqa: PT011 (of any kind)
+            load_state(saved)
+
+    def test_a_file_that_is_removed_just_now_is_a_missing_one(
+        self, saved: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch, "load", mock.Mock(side_effect=FileNotFoundError))
+        with pytest.raises(CheckpointError, match="no training state at"):
+            load_state(saved)
+
     def test_a_file_of_another_kind_is_named(self, saved: Path) -> None:
         with pytest.raises(CheckpointError, match="hpsearch-training-state-1"):
             load_checkpoint(saved)
@@ -285,6 +311,14 @@ class TestFiles:
         assert self.loaded(tmp_path) == [2]
         (tmp_path / "state-2.pt").unlink()
         assert self.loaded(tmp_path) == []
+
+    def test_one_that_cannot_be_read_just_now_is_not_passed_over(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.save(tmp_path, 2, 3)
+        monkeypatch.setattr(torch, "load", mock.Mock(side_effect=OSError(5, "Input/output error")))
+        with pytest.raises(OSError, match="Input/output"):
+            self.loaded(tmp_path)
 
     def test_what_was_passed_over_does_not_take_the_place_of_a_whole_one(
         self, tmp_path: Path
@@ -388,6 +422,18 @@ def test_a_training_goes_on_as_if_it_had_not_stopped(
         assert without_times(rest) == without_times(history[epoch + 1 :])
 
 
+def test_a_training_that_is_over_has_the_weights_that_were_evaluated(
+    tiny_digits: ResidentData,
+) -> None:
+    config = dataclasses.replace(CONFIG, epochs=1)
+    model, other = built(config, tiny_digits), built(config, tiny_digits)
+    training = Training(model, tiny_digits, config, device=CPU)
+    assert len(list(training.run())) == 1
+    resumed = Training(other, tiny_digits, config, device=CPU, resume=training.state())
+    assert list(resumed.run()) == []
+    assert same(weights(other), weights(model))  # the averaged ones
+
+
 def test_a_state_before_the_first_epoch_is_one_too(
     tmp_path: Path, tiny_digits: ResidentData
 ) -> None:
@@ -411,7 +457,7 @@ def test_a_state_of_a_gpu_goes_on_there_and_on_a_cpu(
     split = make_split(digits, SplitSpec())
     results = {}
     for device in (torch.device("cuda"), CPU):
-        data = ResidentData.of(development_data(digits, split), device)
+        data = DataViews.of(development_data(digits, split), device).view(config)
         resume = load_state(tmp_path / "state.pt") if device == CPU else None
         training = Training(built(config, data), data, config, device=device, resume=resume)
         run = training.run()

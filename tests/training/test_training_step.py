@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import gc
 import itertools
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from few import subset
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
@@ -33,12 +35,14 @@ from hpsearch.data.resident import ResidentData, ResidentImages
 from hpsearch.errors import ConfigError, InfeasibleError
 from hpsearch.families import build_model
 from hpsearch.training import graph, trainer
+from hpsearch.training.evaluation import EVAL_BATCH_SIZE, outputs
 from hpsearch.training.graph import GraphedStep, TakeStep, _Captured
 from hpsearch.training.losses import LOSSES
+from hpsearch.training.memory import is_out_of_memory
 from hpsearch.training.model import StagedModel, place
 from hpsearch.training.optimizers import OPTIMIZERS, OptimizerInfo, build_optimizer
 from hpsearch.training.step import Step
-from hpsearch.training.trainer import EVAL_BATCH_SIZE, Training, outputs, train
+from hpsearch.training.trainer import Training, train
 
 CPU = torch.device("cpu")
 N, CLASSES = 11, 3
@@ -339,6 +343,17 @@ class TestLearningRate:
         for ours, theirs in zip(other.parameters(), model.parameters(), strict=True):
             assert torch.equal(ours, theirs)
 
+    def test_a_loaded_optimizer_keeps_the_settings_of_its_own_device(self) -> None:
+        config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(name="adamw"))
+        step = Step(conv_model(), config, COUNTS, CPU)
+        state = copy.deepcopy(step.optimizer.state_dict())
+        for group in state["param_groups"]:  # as on a GPU, for a graph
+            group |= {"capturable": True, "lr": torch.tensor(0.5)}
+        before = [dict(group) for group in step.optimizer.param_groups]
+        step.load_optimizer(state)
+        assert step.optimizer.param_groups == before
+        step(random_batch(), 0.1)
+
     def test_the_average_is_taken_after_each_step(self) -> None:
         model = conv_model()
         step = Step(model, dataclasses.replace(CONFIG, ema=0.5), COUNTS, CPU)
@@ -597,7 +612,7 @@ class TestGraphs:
         self, config: TrainConfig, digits: ImageDataset, rows: Sequence[int] = range(190)
     ) -> list[Any]:
         device = torch.device("cuda", torch.cuda.current_device())
-        part = digits.subset(np.array(rows)).part()  # 32 and 31 a batch
+        part = subset(digits, np.array(rows)).part()  # 32 and 31 a batch
         images = ResidentImages.of(part, device)
         data = ResidentData(images, images, digits.classes, Preprocessing.of(part))
         model = build_model(config, data.preprocessing.shape, 10)
@@ -647,6 +662,11 @@ class TestGraphs:
             assert ours.val_loss == pytest.approx(theirs.val_loss, rel=0.2, abs=2e-2)
             assert ours.lr == theirs.lr
 
+    def test_steps_before_the_capture_warn_of_nothing(self, digits: ImageDataset) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            self.trained(dataclasses.replace(CNN, execution="graph"), digits)
+
     @pytest.mark.parametrize("schedule", ["linear", "late"])
     def test_they_follow_the_rate_of_dropout(self, digits: ImageDataset, schedule: str) -> None:
         dropout = DropoutConfig(schedule=schedule, rate=0.8)
@@ -678,7 +698,7 @@ class TestGraphs:
 
     def test_a_graphed_training_goes_on_from_its_state(self, digits: ImageDataset) -> None:
         device = torch.device("cuda", torch.cuda.current_device())
-        images = ResidentImages.of(digits.subset(np.arange(190)).part(), device)
+        images = ResidentImages.of(subset(digits, np.arange(190)).part(), device)
         preprocessing = Preprocessing.of(digits.part())
         data = ResidentData(images, images, digits.classes, preprocessing)
         config = dataclasses.replace(CNN, execution="graph", epochs=6)
@@ -795,3 +815,24 @@ def test_what_is_compiled_is_what_steps_go_through(monkeypatch: pytest.MonkeyPat
         config: TrainConfig = dataclasses.replace(CONFIG, execution=execution)
         Step(conv_model(), config, COUNTS, CPU)(random_batch(), 0.1)
         assert calls == expected
+
+
+def test_what_runs_out_of_memory_when_compiled_is_no_mistake_of_the_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torch._dynamo.exc import BackendCompilerFailed  # imported late: it takes seconds
+
+    def compiled(_: nn.Module) -> Callable[[Tensor], Tensor]:
+        def run(_: Tensor) -> Tensor:
+            raise BackendCompilerFailed(compiled, errors.pop(0), None)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    errors = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), ValueError()]
+    step = Step(conv_model(), dataclasses.replace(CONFIG, execution="compile"), COUNTS, CPU)
+    with pytest.raises(BackendCompilerFailed) as caught:
+        step(random_batch(), 0.1)
+    assert is_out_of_memory(caught.value)
+    with pytest.raises(ConfigError, match="execution compile does not work here"):
+        step(random_batch(), 0.1)

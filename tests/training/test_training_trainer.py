@@ -31,16 +31,12 @@ from hpsearch.families import build_model
 from hpsearch.training import trainer
 from hpsearch.training.dropout import ScheduledDropout, dropout_rate
 from hpsearch.training.epoch import EpochResult
+from hpsearch.training.evaluation import EVAL_BATCH_SIZE, evaluate
 from hpsearch.training.model import StagedModel
 from hpsearch.training.objectives import objective_info
 from hpsearch.training.schedules import lr_factor
-from hpsearch.training.trainer import (
-    EVAL_BATCH_SIZE,
-    derive_seed,
-    evaluate,
-    seeded,
-    train,
-)
+from hpsearch.training.seeds import derive_seed, seeded
+from hpsearch.training.trainer import train
 
 CPU = torch.device("cpu")
 SMALL_CNN = TrainConfig(
@@ -78,6 +74,23 @@ def trained(config: TrainConfig, data: ResidentData) -> tuple[StagedModel, list[
     return model, list(train(model, data, config, device=CPU))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What a model gives for images, and the mean loss of it."""
+
+    logits: Tensor
+    loss: float
+    accuracy: float
+
+
+def evaluated(
+    model: StagedModel, images: ResidentImages, preprocessing: Preprocessing
+) -> Evaluated:
+    found = evaluate(model, images, preprocessing, "fp32", "channels_last")
+    loss = F.cross_entropy(found.logits, images.labels).item()
+    return Evaluated(found.logits, loss, found.accuracy)
+
+
 def numbers(history: list[EpochResult]) -> list[dict[str, Any]]:
     """The history without the times of the clock."""
     clock = {"seconds", "images_per_second"}
@@ -106,7 +119,7 @@ class TestLearning:
         model, history = trained(plain, twenty_digits)
         assert history[-1].train_accuracy == 1.0
         preprocessing = twenty_digits.preprocessing
-        learnt = evaluate(model, twenty_digits.train, preprocessing, "fp32")
+        learnt = evaluated(model, twenty_digits.train, preprocessing)
         assert learnt.accuracy == 1.0
         assert learnt.loss < 0.1
 
@@ -116,7 +129,7 @@ class TestLearning:
         turned = dataclasses.replace(train_part, labels=(train_part.labels + 1) % 10)
         data = dataclasses.replace(twenty_digits, train=turned)
         model, _ = trained(changed(SMALL_MLP, batch_size=10, epochs=30), data)
-        outputs = evaluate(model, twenty_digits.train, data.preprocessing, "fp32").logits
+        outputs = evaluated(model, twenty_digits.train, data.preprocessing).logits
         assert torch.equal(outputs.argmax(dim=1), turned.labels)
 
 
@@ -247,7 +260,7 @@ class TestResults:
         config = changed(SMALL_CNN, label_smoothing=0.2)
         model = built(config, tiny_digits)
         for result in train(model, tiny_digits, config, device=CPU):
-            again = evaluate(model, tiny_digits.val, tiny_digits.preprocessing, "fp32")
+            again = evaluated(model, tiny_digits.val, tiny_digits.preprocessing)
             assert (again.loss, again.accuracy) == (result.val_loss, result.val_accuracy)
 
     def test_speed_is_images_by_seconds(self, tiny_digits: ResidentData) -> None:
@@ -347,7 +360,7 @@ class TestClosing:
         model = built(SMALL_MLP, tiny_digits)
         with contextlib.closing(train(model, tiny_digits, SMALL_MLP, device=CPU)) as epochs:
             result = next(epochs)
-        after = evaluate(model, tiny_digits.val, tiny_digits.preprocessing, "fp32")
+        after = evaluated(model, tiny_digits.val, tiny_digits.preprocessing)
         assert (after.loss, after.accuracy) == (result.val_loss, result.val_accuracy)
         with pytest.raises(StopIteration):
             next(epochs)
@@ -413,7 +426,7 @@ class TestAveraging:
             seen = copied(model)
             other = built(self.CONFIG, tiny_digits)
             other.load_state_dict(seen)
-            again = evaluate(other, tiny_digits.val, tiny_digits.preprocessing, "fp32")
+            again = evaluated(other, tiny_digits.val, tiny_digits.preprocessing)
             assert (again.loss, again.accuracy) == (result.val_loss, result.val_accuracy)
         assert_same_state(copied(model), seen)
 
@@ -427,7 +440,7 @@ class TestAveraging:
                 result = next(training)
             seen = copied(model)
         assert_same_state(copied(model), seen)
-        after = evaluate(model, tiny_digits.val, tiny_digits.preprocessing, "fp32")
+        after = evaluated(model, tiny_digits.val, tiny_digits.preprocessing)
         assert (after.loss, after.accuracy) == (result.val_loss, result.val_accuracy)
 
     def test_it_stays_so_when_the_training_stops_early(self, tiny_digits: ResidentData) -> None:
@@ -435,7 +448,7 @@ class TestAveraging:
         config = changed(self.CONFIG, early_stopping=stopping, epochs=9)
         model, history = trained(config, tiny_digits)
         assert len(history) < 9
-        after = evaluate(model, tiny_digits.val, tiny_digits.preprocessing, "fp32")
+        after = evaluated(model, tiny_digits.val, tiny_digits.preprocessing)
         assert after.loss == history[-1].val_loss
 
     @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
@@ -616,7 +629,7 @@ class TestLosses:
         spreads = {}
         for balance in ("none", "sampling"):
             model, _ = trained(changed(LOGISTIC, balance=balance, epochs=20), unequal)
-            outputs = evaluate(model, unequal.val, unequal.preprocessing, "fp32").logits
+            outputs = evaluated(model, unequal.val, unequal.preprocessing).logits
             spreads[balance] = outputs.mean(dim=0).std().item()
         assert spreads["sampling"] < spreads["none"] / 2
 
@@ -691,7 +704,7 @@ class TestEvaluate:
         data = noise(n // 3, n // 3, n // 3, height=5, width=3, channels=3)
         preprocessing = Preprocessing.of(data.part())
         model = build_model(LOGISTIC, preprocessing.shape, 3)
-        found = evaluate(model, ResidentImages.of(data.part(), CPU), preprocessing, "fp32")
+        found = evaluated(model, ResidentImages.of(data.part(), CPU), preprocessing)
 
         pixels = (data.images / 255.0 - preprocessing.mean) / preprocessing.std
         inputs = np.moveaxis(pixels, -1, 1).reshape(len(data), -1)
@@ -711,7 +724,7 @@ class TestEvaluate:
         model.train()
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         first, second = (
-            evaluate(model, tiny_digits.val, tiny_digits.preprocessing, "fp32") for _ in range(2)
+            evaluated(model, tiny_digits.val, tiny_digits.preprocessing) for _ in range(2)
         )
         assert torch.equal(first.logits, second.logits)
         assert not model.training

@@ -11,7 +11,8 @@ from test_training_trainer import CPU, SMALL_MLP, built, changed
 
 from hpsearch.data.resident import ResidentData
 from hpsearch.errors import CheckpointError, NonFiniteLossError
-from hpsearch.training.trainer import Training, evaluate
+from hpsearch.training.evaluation import evaluate
+from hpsearch.training.trainer import Training
 from hpsearch.training.validation import Validation, read_validation, write_validation
 
 LOGITS = torch.tensor([[0.0, 2.0, 1.0], [3.0, -1.0, 0.0]])

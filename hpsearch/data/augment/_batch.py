@@ -10,10 +10,10 @@ from torch import Tensor
 
 from hpsearch.data.augment._colour import one_after_the_other, only_for, recolour
 from hpsearch.data.augment._geometry import (
-    centre_cut,
     centre_window,
     check_size,
     copy,
+    cut_centre_nchw,
     resample,
     to_sides,
     windowed,
@@ -192,7 +192,7 @@ def _moved(
             matrix = windowed(matrix, windows, frame)
             frame = size
     if matrix is None:
-        return centre_cut(images, size)
+        return cut_centre_nchw(images, size)
     if frame != size:
         matrix = windowed(matrix, centre_window(frame, size, matrix.device), frame)
     moves = [s.operation for s in steps if isinstance(s.operation, Affine | Window)]

@@ -15,7 +15,7 @@ def check_size(image: Sides, size: Sides) -> None:
         raise ValueError(f"{size[0]}x{size[1]} cannot be cut out of {image[0]}x{image[1]} pixels")
 
 
-def centre_cut(images: Tensor, size: Sides) -> Tensor:
+def cut_centre_nchw(images: Tensor, size: Sides) -> Tensor:
     """The middle of NCHW images, `size` (height and width) large, as torchvision's `center_crop`.
 
     Raises:
@@ -30,7 +30,7 @@ def centre_cut(images: Tensor, size: Sides) -> Tensor:
 
 
 def centre_window(image: Sides, size: Sides, device: torch.device) -> Tensor:
-    """What `centre_cut` cuts out, as in `Window.draw`: float32 (1, 4)."""
+    """What `cut_centre_nchw` cuts out, as in `Window.draw`: float32 (1, 4)."""
     values = (*centre_of(image, size), *size)
     # A tensor of Python values would wait for its copy to the device.
     return torch.stack([torch.full((1,), float(value), device=device) for value in values], dim=-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hpsearch.config import look_up
+from hpsearch.checks import look_up
 from hpsearch.data.augment._affine import hflip, rotate, scale, shear, translate, vflip
 from hpsearch.data.augment._colour import brightness, contrast, grayscale, hue, saturation
 from hpsearch.data.augment._mix import cutmix, mixup

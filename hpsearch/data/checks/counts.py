@@ -7,9 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpsearch.data.catalog import BadImage, Remark
-from hpsearch.data.checks.duplicates import MOST_ROWS, TEST, TRAIN, VAL, WORDS
+from hpsearch.data.checks.duplicates import MOST_ROWS, WORDS
 from hpsearch.data.checks.findings import Finding, Severity, image_name
-from hpsearch.data.dataset import PARTS, ImageDataset, Int8Array, Int64Array
+from hpsearch.data.dataset import (
+    PARTS,
+    TEST,
+    TRAIN,
+    VAL,
+    ImageDataset,
+    Int8Array,
+    Int64Array,
+    bad_words,
+)
 from hpsearch.data.words import percent, plural
 from hpsearch.names import listed
 
@@ -120,14 +129,14 @@ def blank_findings(dataset: ImageDataset) -> list[Finding]:
     rows = np.flatnonzero((variance < BLANK**2).all(axis=1)).tolist()
     if not rows:
         return []
-    names = [image_name(dataset, row) for row in rows[:MOST_ROWS]]
+    names = [image_name(dataset, row) for row in rows]
     return [
         Finding(
             kind="blank images",
             severity="warning",
             message=f"{plural(len(rows), 'image')} ({percent(len(rows), len(dataset))}) "
             f"{'shows' if len(rows) == 1 else 'show'} nothing but pixels of about the same colour: "
-            f"{_some(names, len(rows))}",
+            f"{listed(names, 5)}",
             count=len(rows),
             rows=tuple(rows[:MOST_ROWS]),
         )
@@ -174,6 +183,31 @@ def group_findings(dataset: ImageDataset, parts: Int8Array | None) -> list[Findi
     return findings
 
 
+def unreadable_finding(
+    bad: Sequence[BadImage], what: str, *, refused: bool = False
+) -> list[Finding]:
+    """That pictures cannot be read, where some cannot.
+
+    Args:
+        what: they are, in the singular.
+        refused: they are not left out by a search, but stop it.
+    """
+    if not bad:
+        return []
+    verb = "is" if len(bad) == 1 else "are"
+    left_out = "" if refused else f" and {verb} left out"
+    so = "; a search refuses them unless --on-error skip" if refused else ""
+    return [
+        Finding(
+            kind=f"unreadable {what}s",
+            severity="error" if refused else "warning",
+            message=f"{plural(len(bad), what)} cannot be read{left_out}: {bad_words(bad)}{so}",
+            count=len(bad),
+            names=tuple(str(image) for image in bad[:MOST_NAMES]),
+        )
+    ]
+
+
 def source_findings(
     remarks: Sequence[Remark], bad: Sequence[BadImage], *, refused: bool = False
 ) -> list[Finding]:
@@ -182,43 +216,16 @@ def source_findings(
     Args:
         refused: `bad` is not left out by a search, but stops it.
     """
-    findings = []
-    if bad:
-        reasons = [str(image) for image in bad]
-        verb = "is" if len(bad) == 1 else "are"
-        left_out = "" if refused else f" and {verb} left out"
-        so = "; a search refuses them unless --on-error skip" if refused else ""
-        findings.append(
-            Finding(
-                kind="unreadable images",
-                severity="error" if refused else "warning",
-                message=f"{plural(len(bad), 'image')} cannot be read{left_out}: "
-                f"{'; '.join(reasons[:3])}{_and_more(len(bad) - 3)}{so}",
-                count=len(bad),
-                names=tuple(reasons[:MOST_NAMES]),
-            )
-        )
+    findings = unreadable_finding(bad, "image", refused=refused)
     for remark in remarks:
         if remark.names:
             findings.append(
                 Finding(
                     kind=remark.kind,
-                    severity="note" if remark.kind in _HARMLESS else "warning",
+                    severity="note" if remark.harmless else "warning",
                     message=remark.words(5),
                     count=len(remark.names),
                     names=tuple(listed([name]) for name in remark.names[:MOST_NAMES]),
                 )
             )
     return findings
-
-
-_HARMLESS = frozenset({"files that are no pictures", "folders without images"})
-
-
-def _and_more(count: int) -> str:
-    return f"; and {count:,} more" if count > 0 else ""
-
-
-def _some(names: Sequence[str], total: int) -> str:
-    shown = listed(list(names[:5]), 5)
-    return shown if total <= 5 else f"{shown} and {total - 5:,} more"

@@ -9,11 +9,19 @@ import numpy as np
 
 from hpsearch.data.checks.findings import Finding, Pair, Severity, image_name
 from hpsearch.data.checks.near import NearPairs
-from hpsearch.data.dataset import PART_WORDS, PARTS, ImageDataset, Int8Array, Int64Array
+from hpsearch.data.dataset import (
+    PART_WORDS,
+    PARTS,
+    TEST,
+    TRAIN,
+    VAL,
+    ImageDataset,
+    Int8Array,
+    Int64Array,
+)
 from hpsearch.data.words import percent, plural
 from hpsearch.names import printable
 
-TRAIN, VAL, TEST = (PARTS.index(part) for part in ("train", "val", "test"))
 WORDS = {PARTS.index(part): word for part, word in PART_WORDS.items()}
 
 MANY = 0.01

@@ -82,7 +82,6 @@ class CheckReport:
     Attributes:
         data: the fingerprint of the data set.
         split: the fingerprint of its split; None where it was checked without one.
-        cheap: only what costs next to nothing was looked for.
         counts: images by part of the split, and in all ("images", "classes").
         findings: errors first.
         shifts: what was measured, whether or not it became a finding.
@@ -90,7 +89,6 @@ class CheckReport:
 
     data: str
     split: str | None
-    cheap: bool
     counts: Mapping[str, int]
     findings: tuple[Finding, ...]
     shifts: tuple[Shift, ...] = ()
@@ -125,7 +123,6 @@ class CheckReport:
         return cls(
             data=_text(data["data"]),
             split=None if data["split"] is None else _text(data["split"]),
-            cheap=bool(data["cheap"]),
             counts={_text(name): int(count) for name, count in data["counts"].items()},
             findings=tuple(_finding(item) for item in data["findings"]),
             shifts=tuple(

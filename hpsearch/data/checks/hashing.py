@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hpsearch.data.dataset import ImageDataset, Int64Array, UInt8Array
+from hpsearch.data.dataset import LUMA, ImageDataset, Int64Array, UInt8Array
 from hpsearch.data.decode import default_workers
 
-FloatArray = npt.NDArray[np.floating[Any]]
+RealArray = npt.NDArray[np.floating[Any]]
+"""In whatever precision: single is enough here, and half the memory."""
 UInt64Array = npt.NDArray[np.uint64]
 
 RADIUS = 18
@@ -28,20 +29,19 @@ differ in more than 12, unrelated photos in 18 or fewer once in ten thousand pai
 LOW_LIKENESS = 0.6
 """The correlation of the low frequencies that a pair must have to be looked at closely."""
 _SIDE, _LOW = 32, 8
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _ROWS, _COLUMNS = 128, 4096
 _DENSE = 0.02
 
 
-def gray(images: npt.NDArray[Any]) -> FloatArray:
+def gray(images: npt.NDArray[Any]) -> RealArray:
     """float32 (n, height, width) luminance of (n, height, width, channels)."""
     if images.shape[-1] == 1:
         return images[..., 0].astype(np.float32)
-    result: FloatArray = images.astype(np.float32) @ _LUMA
+    result: RealArray = images.astype(np.float32) @ np.array(LUMA, dtype=np.float32)
     return result
 
 
-def area_matrix(size: int, source: int) -> FloatArray:
+def area_matrix(size: int, source: int) -> RealArray:
     """(size, source): averages a line of `source` pixels to `size` by the overlap of areas."""
     edges = np.linspace(0, source, size + 1)
     pixels = np.arange(source)
@@ -49,29 +49,29 @@ def area_matrix(size: int, source: int) -> FloatArray:
         edges[:-1, np.newaxis], pixels
     )
     weights = np.maximum(overlap, 0.0)
-    result: FloatArray = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    result: RealArray = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
     return result
 
 
-def low_frequencies(images: UInt8Array) -> FloatArray:
+def low_frequencies(images: UInt8Array) -> RealArray:
     """(n, 8, 8): the lowest frequencies of the images, brought to 32x32 gray pixels."""
     frequency = np.arange(_LOW)[:, np.newaxis]
     cosines = np.cos(np.pi * (np.arange(_SIDE) + 0.5) * frequency / _SIDE)
     basis = (cosines * np.sqrt(np.where(frequency == 0, 1.0, 2.0) / _SIDE)).astype(np.float32)
     rows = basis @ area_matrix(_SIDE, images.shape[1])
     columns = basis @ area_matrix(_SIDE, images.shape[2])
-    result: FloatArray = rows @ gray(images) @ columns.T
+    result: RealArray = rows @ gray(images) @ columns.T
     return result
 
 
-def hashes_of(frequencies: FloatArray) -> UInt64Array:
+def hashes_of(frequencies: RealArray) -> UInt64Array:
     """(n,): the hashes of images with these (n, 8, 8) lowest frequencies."""
     flat = frequencies.reshape(len(frequencies), -1)
     bits = flat > np.median(flat, axis=1, keepdims=True)
     return np.packbits(bits, axis=1).view(np.uint64).ravel()
 
 
-def mirrored(frequencies: FloatArray) -> FloatArray:
+def mirrored(frequencies: RealArray) -> RealArray:
     """The (n, 8, 8) lowest frequencies of the images' mirror images."""
     return frequencies * np.where(np.arange(_LOW) % 2, -1.0, 1.0).astype(np.float32)
 
@@ -87,13 +87,13 @@ class Sketches:
     """
 
     rows: Int64Array
-    frequencies: FloatArray
-    contrast: FloatArray
+    frequencies: RealArray
+    contrast: RealArray
 
     @classmethod
     def of(cls, dataset: ImageDataset, rows: Int64Array, tell: Callable[[int], None]) -> Sketches:
         """Reads the images at `rows`; `tell` is called with how many are done."""
-        step = max(1, 2**24 // dataset.images[0].nbytes)
+        step = max(1, 2**24 // dataset.shape.nbytes)
         parts = []
         for start in range(0, len(rows), step):
             parts.append(low_frequencies(dataset.images[rows[start : start + step]]))
@@ -119,7 +119,7 @@ class Candidates:
 
     first: Int64Array
     second: Int64Array
-    likeness: FloatArray
+    likeness: RealArray
     complete: bool
 
 
@@ -141,7 +141,7 @@ def close_pairs(
     low_left, low_right = _unit(sketches.frequencies), _unit(other)
     count = len(left)
 
-    def look(start: int) -> list[tuple[Int64Array, Int64Array, FloatArray]]:
+    def look(start: int) -> list[tuple[Int64Array, Int64Array, RealArray]]:
         stop = min(start + _ROWS, count)
         found = []
         for column in range(start, count, _COLUMNS):
@@ -156,7 +156,7 @@ def close_pairs(
             found.append((first[alike], second[alike], likeness[alike]))
         return found
 
-    kept: list[tuple[Int64Array, Int64Array, FloatArray]] = []
+    kept: list[tuple[Int64Array, Int64Array, RealArray]] = []
     size, complete = 0, True
     with ThreadPoolExecutor(default_workers()) as pool:
         starts = range(0, count, _ROWS)
@@ -172,9 +172,9 @@ def close_pairs(
 
 def _in_order(
     pool: ThreadPoolExecutor,
-    look: Callable[[int], list[tuple[Int64Array, Int64Array, FloatArray]]],
+    look: Callable[[int], list[tuple[Int64Array, Int64Array, RealArray]]],
     starts: range,
-) -> Iterator[list[tuple[Int64Array, Int64Array, FloatArray]]]:
+) -> Iterator[list[tuple[Int64Array, Int64Array, RealArray]]]:
     """As `pool.map`, but only a few results wait at a time: each can be large."""
     step = 2 * default_workers()
     for number in range(0, len(starts), step):
@@ -182,7 +182,7 @@ def _in_order(
 
 
 def _close(
-    near: npt.NDArray[np.bool_], left: FloatArray, right: FloatArray
+    near: npt.NDArray[np.bool_], left: RealArray, right: RealArray
 ) -> tuple[Int64Array, Int64Array]:
     """The positions in a block that are near; where these are many (images that look all the
     same), of them only those whose low frequencies agree too: one product of matrices tells.
@@ -194,8 +194,8 @@ def _close(
 
 
 def _best(
-    found: list[tuple[Int64Array, Int64Array, FloatArray]], most: int
-) -> tuple[Int64Array, Int64Array, FloatArray]:
+    found: list[tuple[Int64Array, Int64Array, RealArray]], most: int
+) -> tuple[Int64Array, Int64Array, RealArray]:
     first, second, likeness = (
         np.concatenate([np.empty(0, dtype), *(item[number] for item in found)])
         for number, dtype in enumerate((np.int64, np.int64, np.float32))
@@ -207,11 +207,11 @@ def _best(
     return first[order], second[order], likeness[order]
 
 
-def _unit(frequencies: FloatArray) -> FloatArray:
+def _unit(frequencies: RealArray) -> RealArray:
     """(n, 64) of length 1, without the mean brightness."""
     flat = frequencies.reshape(len(frequencies), -1).copy()
     flat[:, 0] = 0.0
-    result: FloatArray = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    result: RealArray = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
     return result
 
 

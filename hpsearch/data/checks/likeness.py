@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from hpsearch.data.checks.hashing import FloatArray, area_matrix, gray
+from hpsearch.data.checks.hashing import RealArray, area_matrix, gray
 from hpsearch.data.dataset import ImageDataset, Int64Array, UInt8Array
 from hpsearch.data.decode import default_workers
 
@@ -41,8 +41,8 @@ _FEW = 8
 class Likeness:
     """Of some pairs, each (n,): correlation of the thumbnails, and of their details."""
 
-    whole: FloatArray
-    detail: FloatArray
+    whole: RealArray
+    detail: RealArray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,18 +128,18 @@ def limits(dataset: ImageDataset, rows: Int64Array) -> Limits:
     )
 
 
-def thumbnails(images: UInt8Array) -> FloatArray:
+def thumbnails(images: UInt8Array) -> RealArray:
     """float32 (n, channels, height, width) of at most 32 pixels a side."""
     count, source_height, source_width, channels = images.shape
     height, width = min(_SIDE, source_height), min(_SIDE, source_width)
     rows, columns = area_matrix(height, source_height), area_matrix(width, source_width)
     lower = rows @ images.reshape(count, source_height, -1).astype(np.float32)
     planes = np.moveaxis(lower.reshape(count, height, source_width, channels), -1, 1)
-    result: FloatArray = np.ascontiguousarray(planes) @ columns.T
+    result: RealArray = np.ascontiguousarray(planes) @ columns.T
     return result
 
 
-def aligned(moving: FloatArray, fixed: FloatArray) -> tuple[FloatArray, FloatArray]:
+def aligned(moving: RealArray, fixed: RealArray) -> tuple[RealArray, RealArray]:
     """Scales and shifts each of `moving` so that it lies on its partner in `fixed`.
 
     Args:
@@ -182,14 +182,14 @@ def aligned(moving: FloatArray, fixed: FloatArray) -> tuple[FloatArray, FloatArr
             axis=1,
         ).clip(_FARTHEST[0], _FARTHEST[1])
     rows, columns, inside = _samplers(place, height, width)
-    moved: FloatArray = rows[:, np.newaxis] @ moving @ columns.transpose(0, 2, 1)[:, np.newaxis]
+    moved: RealArray = rows[:, np.newaxis] @ moving @ columns.transpose(0, 2, 1)[:, np.newaxis]
     return moved, inside
 
 
 _FARTHEST = np.array([[0.85, -0.13, 0.85, -0.13], [1.18, 0.13, 1.18, 0.13]], dtype=np.float32)
 
 
-def _compared(left: FloatArray, right: FloatArray, inside: FloatArray | None) -> Likeness:
+def _compared(left: RealArray, right: RealArray, inside: RealArray | None) -> Likeness:
     """The correlations of pairs of (n, channels, height, width) where `inside` is 1.0."""
     details = tuple(side / 16 for side in left.shape[2:])
     soft = tuple(_smooth(side, reach) for side, reach in zip(left.shape[2:], details, strict=True))
@@ -202,7 +202,7 @@ def _compared(left: FloatArray, right: FloatArray, inside: FloatArray | None) ->
     )
 
 
-def _correlation(left: FloatArray, right: FloatArray, inside: FloatArray) -> FloatArray:
+def _correlation(left: RealArray, right: RealArray, inside: RealArray) -> RealArray:
     """(n,): over all pixels and channels of (n, channels, height, width); colours count, as the
     mean is that of all channels.
     """
@@ -213,22 +213,20 @@ def _correlation(left: FloatArray, right: FloatArray, inside: FloatArray) -> Flo
         flat.append(((image - mean[:, None, None, None]) * inside).reshape(len(image), -1))
     dot = np.einsum("ij,ij->i", flat[0], flat[1])
     size = np.linalg.norm(flat[0], axis=1) * np.linalg.norm(flat[1], axis=1)
-    result: FloatArray = dot / np.maximum(size, 1e-6)
+    result: RealArray = dot / np.maximum(size, 1e-6)
     return result
 
 
-def _plain(images: FloatArray) -> FloatArray:
+def _plain(images: RealArray) -> RealArray:
     """(n, height, width) gray of (n, channels, height, width)."""
     return gray(np.moveaxis(images, 1, -1))
 
 
-def _centres(size: int) -> FloatArray:
+def _centres(size: int) -> RealArray:
     return ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
 
 
-def _samplers(
-    place: FloatArray, height: int, width: int
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _samplers(place: RealArray, height: int, width: int) -> tuple[RealArray, RealArray, RealArray]:
     """Matrices (n, height, height) and (n, width, width) that interpolate at `place`, and what
     lies inside (n, height, width).
     """
@@ -241,19 +239,19 @@ def _samplers(
 
 
 def _sampler(
-    scale: FloatArray, shift: FloatArray, size: int
-) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    scale: RealArray, shift: RealArray, size: int
+) -> tuple[RealArray, npt.NDArray[np.bool_]]:
     at = (scale[:, np.newaxis] * _centres(size) + shift[:, np.newaxis] + 1) / 2 * size - 0.5
     valid = (at >= -0.5) & (at <= size - 0.5)
     distance = np.abs(at.clip(0, size - 1)[:, :, np.newaxis] - np.arange(size, dtype=np.float32))
     return np.maximum(0.0, 1.0 - distance).astype(np.float32), valid
 
 
-def _smooth(size: int, reach: float) -> FloatArray:
+def _smooth(size: int, reach: float) -> RealArray:
     """(size, size): blurs a line with a Gaussian of standard deviation `reach` pixels."""
     distance = np.arange(size)[:, np.newaxis] - np.arange(size)
     weights = np.exp(-0.5 * (distance / reach) ** 2)
-    result: FloatArray = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    result: RealArray = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
     return result
 
 
@@ -278,7 +276,7 @@ def _some_pairs_of_a_class(labels: Int64Array) -> tuple[Int64Array, Int64Array]:
     return order[first], order[second]
 
 
-def _clearly_above(values: FloatArray) -> float:
+def _clearly_above(values: RealArray) -> float:
     """The correlation that is `CLEAR` standard deviations above the usual one (after Fisher's
     transformation, which makes correlations about normally distributed).
     """

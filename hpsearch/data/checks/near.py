@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from hpsearch.data.checks.hashing import FloatArray, Sketches, close_pairs
+from hpsearch.data.checks.hashing import RealArray, Sketches, close_pairs
 from hpsearch.data.checks.likeness import Limits, likeness, limits
 from hpsearch.data.dataset import ImageDataset, Int64Array
 
@@ -34,7 +34,7 @@ class NearPairs:
 
     first: Int64Array
     second: Int64Array
-    likeness: FloatArray
+    likeness: RealArray
     mirrored: BoolArray
     complete: bool = True
     can_tell: bool = True
@@ -112,7 +112,8 @@ def _verified(
         second[copies],
         alike.whole[copies],
         np.full(count, mirror),
-        # Where few of the most alike ones were copies, those that were not looked at are none.
+        # The `most` most alike ones were looked at. Where less than half of them are copies, there
+        # are hardly any among the others, which are less alike still.
         complete=close.complete or count < most // 2,
     )
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,13 +16,7 @@ from hpsearch.data.checks.counts import (
     group_findings,
     source_findings,
 )
-from hpsearch.data.checks.duplicates import (
-    TEST,
-    TRAIN,
-    VAL,
-    exact_duplicates,
-    near_duplicates,
-)
+from hpsearch.data.checks.duplicates import exact_duplicates, near_duplicates
 from hpsearch.data.checks.findings import (
     CheckReport,
     Finding,
@@ -31,68 +24,52 @@ from hpsearch.data.checks.findings import (
     by_severity,
 )
 from hpsearch.data.checks.near import near_pairs
-from hpsearch.data.checks.shift import label_shift, measure_shift, shift_against, shift_finding
+from hpsearch.data.checks.shift import (
+    LEAST,
+    label_shift,
+    measure_shift,
+    shift_against,
+    shift_finding,
+    units_of,
+)
 from hpsearch.data.checks.sizes import size_findings
-from hpsearch.data.dataset import PART_WORDS, PARTS, ImageDataset, ImagePart, Int8Array, UInt8Array
-from hpsearch.data.decode import Clock
+from hpsearch.data.dataset import (
+    PART_WORDS,
+    PARTS,
+    TEST,
+    TRAIN,
+    VAL,
+    ImageDataset,
+    ImagePart,
+    Int8Array,
+    UInt8Array,
+)
+from hpsearch.data.progress import Clock, Watch
 from hpsearch.data.splits import Split
 from hpsearch.data.target import FileSizes, file_sizes
 from hpsearch.data.words import plural
 from hpsearch.errors import DataError
 from hpsearch.files import write_text
 
-if TYPE_CHECKING:
-    from hpsearch.data.store import Watch
-
 _COMPARED = ((TRAIN, VAL), (TRAIN, TEST))
-
-
-def check_data(
-    dataset: ImageDataset,
-    split: Split | None = None,
-    *,
-    catalog: Catalog | None = None,
-    bad: Sequence[BadImage] = (),
-    against: UInt8Array | None = None,
-    cheap: bool = False,
-    watch: Watch | None = None,
-) -> CheckReport:
-    """Looks for what would make results wrong. No model is scored, and of the test images nothing
-    but hashes, sizes and cheap features is looked at.
-
-    Args:
-        catalog: where the images come from, for the sizes of the files and what the source saw.
-        bad: images that could not be read and are left out of `dataset`.
-        against: uint8 (n, height, width, channels), unlabelled images that a model will meet.
-        cheap: only what costs next to nothing: exact duplicates, classes, groups, blank images.
-        watch: is told how far it has come.
-
-    Raises:
-        DataError: `against` has another shape than the images of `dataset`.
-    """
-    sizes = None
-    if catalog is not None and catalog.images.shape is None and not cheap:
-        sizes = sizes_of_files(catalog, bad, watch)
-    report = check_images(dataset, split, cheap=cheap, watch=watch)
-    return with_source(
-        report, dataset, split, catalog=catalog, sizes=sizes, bad=bad, against=against
-    )
 
 
 def check_images(
     dataset: ImageDataset,
-    split: Split | None,
+    split: Split | None = None,
     *,
     whole: ImageDataset | None = None,
     cheap: bool = False,
     watch: Watch | None = None,
 ) -> CheckReport:
-    """The part of the check that is about the images and their split alone: what it finds is true
-    as long as their fingerprints are the same.
+    """Looks for what would make results wrong in the images and their split alone: what it finds
+    is true as long as their fingerprints are the same. No model is scored, and of the test images
+    nothing but hashes, sizes and cheap features is looked at.
 
     Args:
         whole: the same images with nothing cut off, to look for near duplicates in.
-        cheap, watch: as in `check_data`.
+        cheap: only what costs next to nothing: exact duplicates, classes, groups, blank images.
+        watch: is told how far it has come.
     """
     parts = None if split is None else split.membership(len(dataset))
     findings = [
@@ -111,7 +88,6 @@ def check_images(
     return CheckReport(
         data=dataset.fingerprint,
         split=None if split is None else split.fingerprint,
-        cheap=cheap,
         counts={
             "images": len(dataset),
             "classes": len(dataset.classes),
@@ -136,9 +112,14 @@ def with_source(
     """`report`, and what is true of the files as they are today.
 
     Args:
+        catalog: where the images come from, for what the source saw.
         sizes: of the files of `catalog`.
+        bad: images that could not be read and are left out of `dataset`.
         refused: `bad` is not left out by a search, but stops it.
-        catalog, bad, against: as in `check_data`.
+        against: uint8 (n, height, width, channels), unlabelled images that a model will meet.
+
+    Raises:
+        DataError: `against` has another shape than the images of `dataset`.
     """
     remarks = () if catalog is None else catalog.remarks
     findings = [*source_findings(remarks, bad, refused=refused), *report.findings]
@@ -150,16 +131,28 @@ def with_source(
         learnt = _part(dataset, parts, TRAIN)
         shift = shift_against(learnt, against, "all" if parts is None else "training")
         if shift is None:
-            message = f"{plural(len(against), 'unlabelled image')} are too few to compare with"
-            findings.append(
-                Finding(
-                    kind="too few to compare", severity="note", message=message, count=len(against)
-                )
-            )
+            findings.append(_too_few(learnt, len(against)))
         else:
             shifts.append(shift)
             findings += shift_finding(shift)
     return dataclasses.replace(report, findings=by_severity(findings), shifts=tuple(shifts))
+
+
+def _too_few(learnt: ImagePart, unlabelled: int) -> Finding:
+    """That the images to learn from cannot be compared with so many unlabelled ones."""
+    count, what = unlabelled, plural(unlabelled, "unlabelled image")
+    if unlabelled >= LEAST:
+        count, what = len(learnt), plural(len(learnt), "labelled image")
+        if count >= LEAST:
+            count = units_of(learnt)
+            what = plural(count, "group of labelled images", "groups of labelled images")
+    return Finding(
+        kind="too few to compare",
+        severity="note",
+        message=f"{what} {'is' if count == 1 else 'are'} too few to tell whether the unlabelled "
+        "images look different",
+        count=count,
+    )
 
 
 def sizes_of_files(catalog: Catalog, bad: Sequence[BadImage], watch: Watch | None) -> FileSizes:
@@ -171,7 +164,8 @@ def sizes_of_files(catalog: Catalog, bad: Sequence[BadImage], watch: Watch | Non
 
 
 def store_report(report: CheckReport, cache: Path) -> Path:
-    """Writes the report to its place below the folder `cache`, whole; returns the file.
+    """Writes the report on data with a split to its place below the folder `cache`, whole; returns
+    the file.
 
     Raises:
         DataError: it cannot be written.
@@ -189,7 +183,7 @@ def store_report(report: CheckReport, cache: Path) -> Path:
     return path
 
 
-def stored_report(data: str, split: str | None, cache: Path) -> CheckReport | None:
+def stored_report(data: str, split: str, cache: Path) -> CheckReport | None:
     """What `store_report` wrote for this data and split (fingerprints).
 
     Returns:
@@ -204,7 +198,7 @@ def stored_report(data: str, split: str | None, cache: Path) -> CheckReport | No
 
 
 def _place(data: str, split: str | None, cache: Path) -> Path:
-    return cache / "checks" / f"{data}-{split or 'unsplit'}.json"
+    return cache / "checks" / f"{data}-{split}.json"
 
 
 def _part(dataset: ImageDataset, parts: Int8Array | None, part: int) -> ImagePart:

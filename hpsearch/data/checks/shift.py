@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from hpsearch.data.checks.findings import Finding, Shift
 from hpsearch.data.checks.hashing import area_matrix, gray
-from hpsearch.data.dataset import ImagePart, Int64Array, UInt8Array
+from hpsearch.data.dataset import FloatArray, ImagePart, Int64Array, UInt8Array
 from hpsearch.errors import DataError
 from hpsearch.names import listed
 
@@ -38,8 +38,6 @@ _BINS = 8
 _PIXELS = 1024
 _GRID = 4
 _TELLING = 0.1
-
-FloatArray = npt.NDArray[np.float64]
 
 # What a lower value of a feature looks like, and a higher one.
 _LOOKS = (
@@ -165,7 +163,7 @@ def label_shift(first: ImagePart, second: ImagePart, names: tuple[str, str]) -> 
     shares = table / table.sum(axis=1, keepdims=True)
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
     chi_square = float(((table - expected) ** 2 / expected).sum())
-    images_per_unit = table.sum() / (_units(first) + _units(second))
+    images_per_unit = table.sum() / (units_of(first) + units_of(second))
     doubt = float(chdtrc(table.shape[1] - 1, chi_square / images_per_unit))
     distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
     if len(present) < 2 or distance < LABEL_SHIFT or doubt > LABEL_DOUBT:
@@ -309,7 +307,8 @@ def _numbered(groups: Sequence[tuple[str, str | int]]) -> Int64Array:
     return np.array([numbers[group] for group in groups], dtype=np.int64)
 
 
-def _units(part: ImagePart) -> int:
+def units_of(part: ImagePart) -> int:
+    """How many images, or groups, a part has: what is independent of each other."""
     every = part.dataset.groups
     return len(part) if every is None else len({every[row] for row in part.rows.tolist()})
 

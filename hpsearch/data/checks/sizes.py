@@ -41,7 +41,7 @@ def size_findings(catalog: Catalog, found: FileSizes, shape: ImageShape) -> list
         shape: what the pictures are brought to.
     """
     sizes = found.sizes
-    if not len(sizes) or (sizes == sizes[0]).all():
+    if not len(sizes):
         return []
     findings = []
     tiny = sizes.min(axis=1) < TINY
@@ -67,17 +67,16 @@ def _of_files(
     chosen = np.flatnonzero(which)
     shown = [
         f"{catalog.names[int(found.positions[n])]} ({found.sizes[n, 0]}x{found.sizes[n, 1]})"
-        for n in chosen[:100]
+        for n in chosen
     ]
     verb = "is" if len(chosen) == 1 else "are"
     return Finding(
         kind=kind,
         severity=severity,
         message=f"{plural(len(chosen), 'image')} of {len(which):,} "
-        f"({percent(len(chosen), len(which))}) {verb} {words}: {listed(shown[:5])}"
-        + (f" and {len(chosen) - 5:,} more" if len(chosen) > 5 else ""),
+        f"({percent(len(chosen), len(which))}) {verb} {words}: {listed(shown, 5)}",
         count=len(chosen),
-        names=tuple(shown),
+        names=tuple(shown[:100]),
     )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hpsearch.data.catalog import Catalog
+from hpsearch.data.catalog import BadImage, Catalog
+from hpsearch.data.checks.counts import unreadable_finding
 from hpsearch.data.checks.findings import CheckReport, Finding, by_severity
 from hpsearch.data.checks.run import (
     check_images,
@@ -17,14 +18,15 @@ from hpsearch.data.checks.run import (
     with_source,
 )
 from hpsearch.data.checks.sizes import cut_findings
-from hpsearch.data.dataset import ImageDataset, UInt8Array
-from hpsearch.data.decode import Clock, Target, decode_all
+from hpsearch.data.dataset import ImageDataset, UInt8Array, bad_words
+from hpsearch.data.decode import Target, decode_all
 from hpsearch.data.listing import list_files
-from hpsearch.data.readers import FileReader, is_folder
+from hpsearch.data.progress import Clock, Watch
+from hpsearch.data.readers import FileReader, is_folder, is_there
 from hpsearch.data.sources import open_catalog
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import Split, SplitSpec, make_split
-from hpsearch.data.store import Watch, cache_folder, load_catalog
+from hpsearch.data.store import cache_folder, load_catalog
 from hpsearch.data.target import FileSizes
 from hpsearch.errors import DataError
 
@@ -49,6 +51,8 @@ def check_source(
     Raises:
         DataError: the data cannot be found, or none of its images can be read.
     """
+    # First, as it is quick to see, and the rest may take long.
+    unlabelled = None if against is None else unlabelled_pictures(against)
     lenient = dataclasses.replace(spec, on_error="skip")
     catalog = open_catalog(lenient)
     dataset = load_catalog(catalog, lenient, watch=watch)
@@ -60,7 +64,11 @@ def check_source(
     whole = _whole(catalog, lenient, dataset, sizes, watch)
     report = check_images(dataset, split, whole=whole, watch=watch)
     # What is stored is true of these images and this split; the rest is true of the files today.
-    store_report(report, cache_folder())
+    if split is not None:
+        store_report(report, cache_folder())
+    images, unread = None, list[Finding]()
+    if unlabelled is not None:
+        images, unread = _decoded(unlabelled, Target(dataset.shape, spec.fit), watch)
     report = with_source(
         report,
         dataset,
@@ -69,10 +77,10 @@ def check_source(
         sizes=sizes,
         bad=dataset.skipped,
         refused=spec.on_error == "fail",
-        against=None if against is None else unlabelled_images(against, dataset, spec, watch),
+        against=images,
     )
     return dataclasses.replace(
-        report, findings=by_severity([*refusals, *report.findings, *cut])
+        report, findings=by_severity([*refusals, *report.findings, *cut, *unread])
     ), dataset
 
 
@@ -105,26 +113,38 @@ def _whole(
     return load_catalog(catalog, stretched, watch=watch)
 
 
-def unlabelled_images(
-    folder: Path, dataset: ImageDataset, spec: DataSpec, watch: Watch | None = None
-) -> UInt8Array:
-    """Pictures below a folder, brought to the shape of `dataset` as its own were: uint8
-    (n, height, width, channels); of many, 2,000 evenly chosen ones.
+def unlabelled_pictures(folder: Path) -> FileReader:
+    """Pictures below a folder, not read yet; of many, 2,000 evenly chosen ones.
 
     Raises:
-        DataError: there is no such folder, or no picture in it that can be read.
+        DataError: there is no such folder, or no picture in it.
     """
-    if not is_folder(folder):
+    if not (is_there(folder) and is_folder(folder)):
         raise DataError(f"--against {folder}: there is no such folder")
     paths = list_files(folder).images
-    paths = paths[:: max(1, -(-len(paths) // MOST_AGAINST))]
-    reader, clock = FileReader(folder, paths), Clock("decoding", len(paths))
+    if not paths:
+        raise DataError(f"--against {folder}: there is no picture in this folder")
+    return FileReader(folder, paths[:: max(1, -(-len(paths) // MOST_AGAINST))])
+
+
+def _decoded(
+    pictures: FileReader, target: Target, watch: Watch | None
+) -> tuple[UInt8Array, list[Finding]]:
+    """Unlabelled pictures as `target` says, and a finding on those that cannot be read."""
+    clock = Clock("decoding", len(pictures.paths))
     images: list[UInt8Array] = []
-    with closing(decode_all(reader, list(paths), Target(dataset.shape, spec.fit))) as batches:
+    bad: list[BadImage] = []
+    with closing(decode_all(pictures, list(pictures.paths), target)) as batches:
         for batch in batches:
-            images += [image for image in batch if isinstance(image, np.ndarray)]
+            for image in batch:
+                if isinstance(image, BadImage):
+                    bad.append(image)
+                else:
+                    images.append(image)
             if watch is not None:
-                watch(clock.at(len(images)))
+                watch(clock.at(len(images) + len(bad), len(bad)))
     if not images:
-        raise DataError(f"--against {folder}: there is no picture that can be read")
-    return np.stack(images)
+        raise DataError(
+            f"--against {pictures.root}: none of its pictures can be read: {bad_words(bad)}"
+        )
+    return np.stack(images), unreadable_finding(bad, "unlabelled image")

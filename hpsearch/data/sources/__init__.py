@@ -11,6 +11,7 @@ import difflib
 from pathlib import Path
 
 from hpsearch.data.catalog import Catalog, without_classes
+from hpsearch.data.readers import is_there
 from hpsearch.data.sources._source import DataSource, SourceOption
 from hpsearch.data.sources.digits import DIGITS
 from hpsearch.data.sources.folders import CLASS_FOLDERS, FILE_NAMES
@@ -48,7 +49,7 @@ def source_of(spec: DataSpec) -> DataSource:
     own = ", ".join(row.usage for row in SOURCES if row not in ZOO_SOURCES)
     close = difflib.get_close_matches(spec.source.lower(), [row.usage for row in SOURCES], 1)
     meant = f"; did you mean {close[0]!r}?" if close else ";"
-    found = Path(spec.source).exists()
+    found = is_there(Path(spec.source))
     exists = (
         ": no data of a kind that is read" if found else ", and there is no such file or folder"
     )

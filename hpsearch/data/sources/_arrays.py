@@ -9,7 +9,7 @@ import numpy as np
 
 from hpsearch.data.dataset import PARTS, ImageShape, UInt8Array
 from hpsearch.errors import DataError
-from hpsearch.names import listed
+from hpsearch.names import listed, printable
 
 _PART_OF = {
     "train": "train",
@@ -121,15 +121,14 @@ def class_names_of(
     """The class of each image as text, and all classes in their order where they are named.
 
     Args:
-        labels: whole numbers (floats that are whole, too) or texts, (N,).
-        classes: names, in the order of the labels, which then count from 0.
+        labels: as `one_column` takes them, or texts, (N,).
+        classes: all names, in their order; labels that are numbers count them from 0.
         count: how many images there are.
 
     Raises:
         DataError: labels of another kind, or beyond the names.
     """
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
+    labels = one_column(labels, where)
     if labels.shape != (count,):
         raise DataError(
             f"{where}: labels must have shape ({count},), one for each image, but have "
@@ -142,15 +141,22 @@ def class_names_of(
     is_number = np.issubdtype(labels.dtype, np.integer)
     if not is_number and labels.dtype.kind not in "USOT":
         raise DataError(f"{where}: labels must be whole numbers or texts, but are {labels.dtype}")
-    if not is_number:
-        return [text_of(label, where) for label in labels], None
+    texts = [str(label) if is_number else text_of(label, where) for label in labels.tolist()]
     if classes is None:
-        return [str(label) for label in labels.tolist()], None
+        return texts, None
     if classes.ndim != 1:
         raise DataError(f"{where}: classes must be a list of names, but has shape {classes.shape}")
-    names = [text_of(name, where) for name in classes]
+    names = [text_of(name, where) for name in classes.tolist()]
     if len(set(names)) != len(names):
         raise DataError(f"{where}: class names repeat: {listed(names, 20)}")
+    if not is_number:
+        unknown = sorted(set(texts) - set(names))
+        if unknown:
+            raise DataError(
+                f"{where}: the label {printable(unknown[0])!r} is none of the classes "
+                f"{listed(names, 20)}; add it to them, or name another list with --with classes="
+            )
+        return texts, names
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= len(names):
         hint = "; count them from 0" if low == 1 and high == len(names) else ""
@@ -159,6 +165,26 @@ def class_names_of(
             f"{len(names) - 1}){hint}"
         )
     return [names[label] for label in labels.tolist()], names
+
+
+def one_column(labels: np.ndarray, where: str) -> np.ndarray:
+    """(n,): labels from (n,), (n, 1), or rows with one 1 in the column of the class; bools become
+    0 and 1.
+
+    Raises:
+        DataError: rows of something else.
+    """
+    if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "biuf":
+        is_one = labels == 1
+        if not np.all(is_one | (labels == 0)) or not np.all(is_one.sum(axis=1) == 1):
+            raise DataError(
+                f"{where}: labels of {labels.shape[1]} columns must be rows with one 1 and else 0"
+            )
+        numbers: np.ndarray = is_one.argmax(axis=1)
+        return numbers
+    if labels.ndim > 1 and labels.size == len(labels):
+        labels = labels.reshape(-1)
+    return labels.astype(np.int64) if labels.dtype == np.bool_ else labels
 
 
 def text_of(value: object, where: str) -> str:

@@ -17,7 +17,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from hpsearch.data.readers import is_regular_file
+from hpsearch.data.readers import is_regular_file, is_there
+from hpsearch.data.words import reason_of
 from hpsearch.errors import DataError
 from hpsearch.names import listed, printable
 
@@ -52,7 +53,7 @@ class Hdf5File:
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
+        if not is_there(path):
             raise DataError(f"no data at {path}: the file does not exist")
         if not is_regular_file(path):
             raise DataError(f"{path}: is no file, but a folder or a device")
@@ -65,7 +66,7 @@ class Hdf5File:
             self._file = h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNK_CACHE)
         except Exception as error:  # h5py lets half a dozen kinds out on damaged files
             raise DataError(
-                f"{path}: cannot be opened as HDF5 ({_reason(error)}); it is another kind of "
+                f"{path}: cannot be opened as HDF5 ({reason_of(error)}); it is another kind of "
                 "file, cut off or damaged: copy or download it again"
             ) from None
 
@@ -86,7 +87,7 @@ class Hdf5File:
             raise
         except Exception as error:
             raise DataError(
-                f"{self.where(name)}: cannot be read ({_reason(error)}); the file is damaged: "
+                f"{self.where(name)}: cannot be read ({reason_of(error)}); the file is damaged: "
                 "copy or download it again"
             ) from None
 
@@ -356,8 +357,3 @@ def _parts(path: bytes) -> list[bytes]:
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return printable(lines[0])[:160] if lines and lines[0] else type(error).__name__

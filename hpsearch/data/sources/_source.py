@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from hpsearch.config import Option
+from hpsearch.checks import Option
 from hpsearch.data.catalog import Catalog
 from hpsearch.data.spec import DataSpec
 from hpsearch.errors import DataError

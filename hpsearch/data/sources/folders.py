@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from hpsearch.data.catalog import Catalog, make_catalog, remarks_on
+from hpsearch.data.catalog import Catalog, joined_labels, make_catalog, remarks_on
 from hpsearch.data.listing import Glance, Listing, glance, list_files, subfolders
-from hpsearch.data.readers import FileReader, check_inside
+from hpsearch.data.readers import FileReader, check_inside, is_folder
 from hpsearch.data.sources._arrays import part_of, parts_of
 from hpsearch.data.sources._source import DataSource, SourceOption
 from hpsearch.data.spec import SKIP, DataSpec
@@ -47,7 +47,7 @@ class Layout:
 def layout_of(spec: DataSpec) -> Layout | None:
     """How the folder that `spec` names holds images; None where it is no folder or has none."""
     path = Path(spec.source)
-    if not path.is_dir():
+    if not is_folder(path):
         return None
     seen = _unpacked(glance(path))
     parts = [name for name in seen.with_images if part_of(name)]
@@ -121,7 +121,7 @@ def _class_folders(spec: DataSpec, _options: Mapping[str, Any]) -> Catalog:
         remarks=(
             *listing.remarks(),
             *remarks_on("images outside of class folders", stray),
-            *remarks_on("folders without images", empty),
+            *remarks_on("folders without images", empty, harmless=True),
         ),
     )
 
@@ -214,26 +214,6 @@ def _file_names(spec: DataSpec, options: Mapping[str, Any]) -> Catalog:
         notes=notes,
         remarks=listing.remarks() + remarks_on("files that the pattern does not fit", odd),
     )
-
-
-def joined_labels(
-    rows: Sequence[Sequence[str]], where: str
-) -> tuple[list[str], dict[str, tuple[str, ...]]]:
-    """The label of each row from one or several values: 'male' and 'dorsal left' become
-    'male dorsal left'; and for each label its values.
-
-    Raises:
-        DataError: different values make the same label.
-    """
-    labels = [" ".join(row) for row in rows]
-    values: dict[str, tuple[str, ...]] = {}
-    for label, row in zip(labels, rows, strict=True):
-        if values.setdefault(label, tuple(row)) != tuple(row):
-            raise DataError(
-                f"{where}: the label {label!r} is made of {values[label]!r} and of {tuple(row)!r}; "
-                "rename one of them"
-            )
-    return labels, values
 
 
 def compile_pattern(pattern: str) -> tuple[Match, tuple[str, ...]]:
@@ -332,7 +312,7 @@ def _is(spec: DataSpec, kind: str) -> bool:
 
 
 def _is_empty_folder(spec: DataSpec) -> bool:
-    return Path(spec.source).is_dir() and layout_of(spec) is None
+    return is_folder(Path(spec.source)) and layout_of(spec) is None
 
 
 CLASS_FOLDERS = DataSource(

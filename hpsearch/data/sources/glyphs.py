@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, features
 
 from hpsearch.data.catalog import BadImage, Catalog, RawImage, make_catalog
-from hpsearch.data.dataset import ImageShape, UInt8Array
+from hpsearch.data.dataset import LUMA, FloatArray, ImageShape, UInt8Array
 from hpsearch.data.readers import OneFileReader
 from hpsearch.data.sources._source import DataSource, SourceOption
 from hpsearch.data.spec import DataSpec
@@ -65,11 +64,6 @@ _SUPERSAMPLED = 2
 _LARGEST_STENCIL = 256
 _CUTTING = threading.Lock()
 """Lets one thread make the stencils while others wait for them."""
-
-FloatArray = npt.NDArray[np.float64]
-
-# How bright the eye sees red, green and blue (ITU-R BT.601).
-_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 class GlyphReader:
@@ -265,7 +259,7 @@ def _far(random: np.random.Generator, luma: float, is_dark: bool) -> tuple[int, 
 
 def _of_luma(random: np.random.Generator, luma: float) -> tuple[int, int, int]:
     colour = random.uniform(0, 255, 3)
-    return _rgb(colour + (luma - colour @ _LUMA))
+    return _rgb(colour + (luma - colour @ LUMA))
 
 
 def _rgb(colour: FloatArray) -> tuple[int, int, int]:

@@ -18,7 +18,13 @@ from hpsearch.data.dataset import ImageShape
 from hpsearch.data.decode import MAX_PIXELS, open_image
 from hpsearch.data.hdf5 import FORMAT, VERSION
 from hpsearch.data.readers import OneFileReader
-from hpsearch.data.sources._arrays import Layout, class_names_of, find_layout, parts_of
+from hpsearch.data.sources._arrays import (
+    Layout,
+    class_names_of,
+    find_layout,
+    one_column,
+    parts_of,
+)
 from hpsearch.data.sources._hdf5_file import Hdf5File
 from hpsearch.data.sources._hdf5_guess import Guess, Pair, is_encoded, told
 from hpsearch.data.sources._source import LAYOUT, DataSource, SourceOption
@@ -55,8 +61,9 @@ class _Images:
 class Hdf5Reader(OneFileReader):
     """The images of one or several datasets, in order (see `hpsearch.data.catalog.ImageReader`).
 
-    The file is opened at the first reading, and closed after the last image or a failure: as
-    long as it is open, HDF5 remembers what it read, even where the file was written again.
+    The file is opened at the first reading, and closed once the last image was read, or a reading
+    failed, and no thread is reading any more: as long as it is open, HDF5 remembers what it read,
+    even where the file was written again.
     """
 
     def __init__(self, path: Path, datasets: Sequence[_Images], names: Sequence[str]) -> None:
@@ -68,6 +75,7 @@ class Hdf5Reader(OneFileReader):
         self._lock = threading.Lock()
         self._file: Hdf5File | None = None
         self._opened: list[h5py.Dataset] = []
+        self._reading, self._over = 0, False
 
     def read(self, start: int, stop: int) -> Iterator[RawImage | BadImage]:
         """Arrays are read together; pictures one by one, and opened only.
@@ -75,13 +83,20 @@ class Hdf5Reader(OneFileReader):
         Raises:
             DataError: the file is damaged, or values are not what they must be.
         """
+        with self._lock:
+            self._reading += 1
+            # A thread that begins late must not leave the file open behind the last image.
+            self._over = self._over and start > 0
+        over = True
         try:
             yield from self._read(start, stop)
-        except BaseException:
-            self._close()
-            raise
-        if stop >= len(self._names):
-            self._close()
+            over = stop >= len(self._names)
+        finally:
+            with self._lock:
+                self._reading -= 1
+                self._over = self._over or over
+                if self._over and not self._reading:
+                    self._close()
 
     def _read(self, start: int, stop: int) -> Iterator[RawImage | BadImage]:
         offset = 0
@@ -119,10 +134,9 @@ class Hdf5Reader(OneFileReader):
                 return self._opened[number][rows]
 
     def _close(self) -> None:
-        with self._lock:
-            file, self._file, self._opened = self._file, None, []
-            if file is not None:
-                file.close()
+        file, self._file, self._opened = self._file, None, []
+        if file is not None:
+            file.close()
 
     def _open(self) -> Hdf5File:
         file = Hdf5File(self.path)
@@ -278,17 +292,7 @@ def _labels_of(file: Hdf5File, path: str, count: int) -> np.ndarray:
         return np.array(file.texts(path), dtype=object)
     if dtype.kind not in "biuf":
         raise DataError(f"{where}: labels must be whole numbers or texts, but are {dtype}")
-    parts = []
-    for values in file.numbers(path):
-        if width > 1:
-            if not np.all((values == 0) | (values == 1)) or not np.all(values.sum(axis=1) == 1):
-                raise DataError(
-                    f"{where}: labels of shape {shape} must be rows with one 1 and else 0"
-                )
-            values = values.argmax(axis=1)
-        parts.append(values.reshape(-1))
-    labels = np.concatenate(parts)
-    return labels.astype(np.int64) if labels.dtype == np.bool_ else labels
+    return np.concatenate([one_column(values, where) for values in file.numbers(path)])
 
 
 def _class_parts(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hpsearch.data.catalog import Catalog, make_catalog
-from hpsearch.data.readers import ArrayReader
+from hpsearch.data.readers import ArrayReader, is_there
 from hpsearch.data.sources._arrays import class_names_of, find_layout, parts_of, text_of
 from hpsearch.data.sources._source import LAYOUT, DataSource, SourceOption
 from hpsearch.data.spec import DataSpec
@@ -22,7 +22,7 @@ _TEXTS = ("groups", "splits", "names")
 
 def _npz(spec: DataSpec, options: Mapping[str, Any]) -> Catalog:
     path = Path(spec.source)
-    if not path.exists():
+    if not is_there(path):
         raise DataError(f"no data at {path}: the file does not exist")
     arrays = _read(path, options)
     where = str(path)

@@ -23,9 +23,9 @@ def whole(value: float | None) -> str:
 
 
 def of_test(test: Mapping[str, Any] | None, *, short: bool = False) -> str:
-    """What a trial reached on the test split (see `report_rows.leaderboard`): one model's accuracy
-    with its interval, several seeds' mean with its deviation; a dash where it was not tested. Where
-    the weights that it started from had seen test images, it is without those.
+    """What a trial reached on the test split (see `hpsearch.results.reports.rows.leaderboard`): one
+    model's accuracy with its interval, several seeds' mean with its deviation; a dash where it was
+    not tested. Where the weights that it started from had seen test images, it is without those.
 
     Args:
         short: without the interval.
@@ -38,11 +38,8 @@ def of_test(test: Mapping[str, Any] | None, *, short: bool = False) -> str:
             return f"{of_test({**test, 'new': None}, short=short)}, all seen"
         return f"{of_test(new, short=short)} of {new['images']:,} new"
     if test.get("mean") is not None:
-        deviation = "" if test.get("std") is None else f" ± {100 * test['std']:.2f}"
-        seeds = test.get("seeds")
-        count = len(seeds) if isinstance(seeds, list) else seeds
-        of = f" ({plural(count, 'seed')})" if count else ""
-        return f"{accuracy(test['mean'])}{deviation}{of}"
+        deviation = "" if test["std"] is None else f" ± {100 * test['std']:.2f}"
+        return f"{accuracy(test['mean'])}{deviation} ({plural(test['seeds'], 'seed')})"
     if short or "accuracy_95" not in test:
         return accuracy(test["accuracy"])
     low, high = test["accuracy_95"]

@@ -28,6 +28,9 @@ _COUNTED = (
     "paused",
 )
 
+BEST = 5
+"""So many of the best trials of a search are listed."""
+
 _SCORES = ("val_accuracy", "val_balanced_accuracy", "val_macro_f1", "val_loss")
 
 _FIELDS = (
@@ -51,7 +54,7 @@ _FIELDS = (
 
 
 def report_document(
-    records: SearchRecord | Sequence[SearchRecord], *, best: int = 5
+    records: SearchRecord | Sequence[SearchRecord], *, best: int = BEST
 ) -> dict[str, Any]:
     """What one or several searches have found, as plain JSON types.
 
@@ -79,7 +82,7 @@ def distinct(records: SearchRecord | Sequence[SearchRecord]) -> list[SearchRecor
     return list({(record.place, record.name): record for record in several}.values())
 
 
-def search_document(record: SearchRecord, *, best: int = 5) -> dict[str, Any]:
+def search_document(record: SearchRecord, *, best: int = BEST) -> dict[str, Any]:
     """What a search has found, as plain JSON types.
 
     Args:
@@ -226,7 +229,7 @@ def _ablation(record: SearchRecord) -> dict[str, Any] | None:
     ablation = ablation_of(record)
     if ablation is None:
         return None
-    # It draws, too, and all other reports in a terminal can do without what that takes to load.
+    # Its intervals take SciPy, which all other reports in a terminal can do without.
     from hpsearch.results.ablation import ablation_document
 
     return ablation_document(ablation)

@@ -12,8 +12,9 @@ from hpsearch.engine.records import SearchRecord
 from hpsearch.errors import SearchError
 from hpsearch.figures.page import page, safe, short, table
 from hpsearch.files import write_text
+from hpsearch.results.folder import writing
 from hpsearch.results.reports.cells import fixed, of_test, time_text, varied_text, whole
-from hpsearch.results.reports.document import distinct, report_document
+from hpsearch.results.reports.document import BEST, distinct, report_document
 from hpsearch.results.reports.pair import best_pair, pair_section
 from hpsearch.results.reports.search import search_section
 from hpsearch.training.objectives import DEFAULT_OBJECTIVE, objective_info
@@ -22,7 +23,6 @@ from hpsearch.training.units import accuracy, objective_value, scaled
 _STYLE = """
 h3 { font-size: .95rem; margin: 1.4rem 0 .2rem; }
 section { border-top: 1px solid var(--line); margin-top: 2.5rem; }
-.narrow table { width: auto; }
 .facts td:first-child { white-space: nowrap; padding-right: 2rem; opacity: .75; width: 1%; }
 .plot { background: #fff; border-radius: .3rem; margin: .4rem 0; }
 .best td:last-child, .one td:nth-child(2), .several td:nth-child(3) { white-space: normal;
@@ -53,13 +53,19 @@ addEventListener("beforeprint", () => boxes.forEach(box => {
 
 
 def write_report(
-    records: SearchRecord | Sequence[SearchRecord], out: str | Path, *, best: int = 5
+    records: SearchRecord | Sequence[SearchRecord],
+    out: str | Path,
+    *,
+    best: int = BEST,
+    document: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes the page to the file `out`, whole or not at all; a page that is there is replaced.
 
     Args:
         records: searches that lie in their storage still: Optuna's figures are made from there.
         best: how many of the best trials of each search to list.
+        document: of the same searches, with as many trials, where it was made already (see
+            `hpsearch.results.reports.document.report_document`).
 
     Raises:
         SearchError: `out` is no file of HTML by its name, or cannot be written.
@@ -73,16 +79,19 @@ def write_report(
         )
     if out.is_dir():
         raise SearchError(f"{out} is a folder; name a file to write the page to with -o")
-    text = report_page(records, best=best)
-    try:
+    text = report_page(records, best=best, document=document)
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, text)
-    except OSError as error:
-        raise SearchError(f"{out} cannot be written: {error.strerror or error}") from None
     return out
 
 
-def report_page(records: SearchRecord | Sequence[SearchRecord], *, best: int = 5) -> str:
+def report_page(
+    records: SearchRecord | Sequence[SearchRecord],
+    *,
+    best: int = BEST,
+    document: Mapping[str, Any] | None = None,
+) -> str:
     """The page: the leaderboard, what was varied, the best two on the same test images, and a
     section for each search. See `write_report`.
 
@@ -90,7 +99,7 @@ def report_page(records: SearchRecord | Sequence[SearchRecord], *, best: int = 5
         SearchError: the storage cannot be read.
     """
     records = distinct(records)
-    document = report_document(records, best=best)
+    document = document or report_document(records, best=best)
     title = f"Report of {short(', '.join(record.name for record in records))}"
     sections = [
         search_section(record, found, anchor=f"search-{number}")

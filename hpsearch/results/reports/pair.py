@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpsearch.errors import DataError
 from hpsearch.figures.page import safe, table
-from hpsearch.results.bundle import METRICS
 from hpsearch.results.compare import Comparison, compare
-from hpsearch.results.predictions import PREDICTIONS
+from hpsearch.results.folder import PREDICTIONS, read_metrics
 from hpsearch.results.reports.cells import facts
 from hpsearch.training.units import accuracy
 
@@ -74,9 +72,9 @@ def _is_there(row: Mapping[str, Any]) -> bool:
     folder = Path(row["test"]["folder"])
     if not (folder / PREDICTIONS).is_file():
         return False
+    metrics = read_metrics(folder)
     try:
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         found = (metrics["search"], metrics["trial"], metrics["test"]["accuracy"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return False
     return bool(found == (row["search"], row["trial"], row["test"]["accuracy"]))

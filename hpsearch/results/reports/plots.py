@@ -1,13 +1,9 @@
-"""What the pictures of a report are made of: a family's parameters, the most important first, and
-Optuna's own interactive figures.
-"""
+"""What the pictures of a report are made of: a family's parameters, the most important first."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,56 +17,24 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.trial import FrozenTrial, TrialState
-from optuna.visualization import (
-    plot_optimization_history,
-    plot_parallel_coordinate,
-    plot_param_importances,
-    plot_pareto_front,
-    plot_slice,
-)
 
 from hpsearch.engine.database import open_storage
 from hpsearch.engine.place import study_name
-from hpsearch.engine.records import SearchRecord, TrialRecord, best_first
+from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.engine.states import ASIDE
 from hpsearch.figures.factors import Factor
 from hpsearch.figures.trials import TrialCurve
-from hpsearch.names import printable
 from hpsearch.results.reports.rows import varied
 from hpsearch.training.objectives import Objective
 
 MOST_PARAMETERS = 8
 """The most important ones are shown."""
 
-_FEW = 3
+LEAST_TRIALS = 3
 """Of fewer complete trials no importance is shown: it would be of chance alone."""
+
 _COLUMNS = 6
 """Whole numbers with so few different values are columns."""
-
-_SLICES = 4
-"""In a row."""
-
-_MOST_LINES = 200
-"""In a figure of parallel coordinates, where each trial is a line of its own."""
-
-# What Plotly takes for markup in a text, but for what Optuna writes itself.
-_MARKUP = re.compile(r"<(?!br>|/?extra>)")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plot:
-    """An interactive figure.
-
-    Attributes:
-        title: what it shows.
-        figure: as Plotly's JSON, which can stand in a script of a page.
-        height, width: in pixels; a width of None is that of the page.
-    """
-
-    title: str
-    figure: str
-    height: int
-    width: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +43,7 @@ class FamilyStudy:
 
     Attributes:
         study: Optuna's.
-        trials: those that were trained, as they are drawn.
+        records: the trials that were trained.
         parameters: that had several values, the most important first.
         importances: of them, adding up to 1; empty where nothing can be said.
     """
@@ -120,13 +84,14 @@ def family_studies(record: SearchRecord) -> list[FamilyStudy]:
 
 def curves_of(record: SearchRecord) -> dict[str, list[TrialCurve]]:
     """By family the trials that were trained."""
+    leaders = {family: record.leader(family) for family in record.families}
     return {
         family: [
-            _curve(trial, record.leader(family))
+            _curve(trial, leader)
             for trial in record.trials
             if trial.family == family and trial.state not in (*ASIDE, "waiting")
         ]
-        for family in record.families
+        for family, leader in leaders.items()
     }
 
 
@@ -139,73 +104,24 @@ def factors_of(family: FamilyStudy, leader: TrialRecord | None) -> list[Factor]:
     ]
 
 
-def interactive(family: FamilyStudy, record: SearchRecord) -> list[Plot]:
-    """Optuna's figures of a family; those that its trials do not suffice for are left out."""
-    complete = _complete(family.study)
-    if not complete:
-        return []
-    wanted: dict[str, Any] = {"target": _value, "target_name": family.objective.label}
-    tried = _varied_in(complete)
-    names = [name for name in family.parameters if name in tried][:MOST_PARAMETERS]
-    # With a target, it would not draw the best value so far.
-    of_all: dict[str, Any] = {"target_name": family.objective.label}
-    of_history = wanted if len(record.objectives) > 1 else of_all
-    with _quiet():
-        figure = plot_optimization_history(family.study, **of_history)
-        plots = [_plot("Optimisation history", figure, 380)]
-        if family.importances and names:
-            figure = plot_param_importances(
-                family.study,
-                params=names,
-                target=_descending(family.objective),
-                target_name=family.objective.label,
-            )
-            plots.append(_plot("Parameter importance", figure, 140 + 32 * len(names)))
-        if names and len(complete) > 1:
-            for start in range(0, len(names), _SLICES):
-                part = names[start : start + _SLICES]
-                figure = plot_slice(family.study, params=part, **wanted)
-                title = "Slices" if start == 0 else ""
-                plots.append(_plot(title, figure, 360, width=160 + 240 * len(part)))
-            best = family.study if len(complete) <= _MOST_LINES else _best_of(record, family)
-            # With a target, it would take low values for the better ones.
-            figure = plot_parallel_coordinate(best, params=names, **of_all)
-            title = "Parallel coordinates"
-            if best is not family.study:
-                title = f"{title} of the best {_MOST_LINES} trials"
-            plots.append(_plot(title, figure, 440))
-        if len(record.objectives) in (2, 3):
-            labels = [row.label for row in record.objectives]
-            figure = plot_pareto_front(family.study, target_names=labels)
-            plots.append(_plot("Pareto front", figure, 480))
-    return plots
-
-
 def _importances(study: optuna.Study, objective: Objective) -> dict[str, float]:
-    complete = _complete(study)
-    names = sorted(_varied_in(complete))
-    if len(complete) < _FEW or not names:
+    complete = complete_trials(study)
+    names = sorted(varied_in(complete))
+    if len(complete) < LEAST_TRIALS or not names:
         return {}
-    with _quiet():
+    with without_warnings():
         return optuna.importance.get_param_importances(
-            study, params=names, target=_descending(objective)
+            study, params=names, target=lower_is_better(objective)
         )
 
 
-def _best_of(record: SearchRecord, family: FamilyStudy) -> optuna.Study:
-    """A study of the family's best trials alone."""
-    trials = best_first(family.study.get_trials(deepcopy=False), record.objectives)
-    study = optuna.create_study(directions=[row.direction for row in record.objectives])
-    study.add_trials(trials[:_MOST_LINES])
-    return study
-
-
-def _complete(study: optuna.Study) -> list[FrozenTrial]:
+def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Those whose value is a number."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in trials if math.isfinite(_value(trial))]
+    return [trial for trial in trials if math.isfinite(objective_of(trial))]
 
 
-def _varied_in(trials: Sequence[FrozenTrial]) -> set[str]:
+def varied_in(trials: Sequence[FrozenTrial]) -> set[str]:
     """Parameters that have several values in them."""
     values: dict[str, set[str]] = {}
     for trial in trials:
@@ -214,15 +130,16 @@ def _varied_in(trials: Sequence[FrozenTrial]) -> set[str]:
     return {name for name, distinct in values.items() if len(distinct) > 1}
 
 
-def _value(trial: FrozenTrial) -> float:
+def objective_of(trial: FrozenTrial) -> float:
+    """The value of the objective that trials are ranked by."""
     value: float = trial.values[0]
     return value
 
 
-def _descending(objective: Objective) -> Any:
+def lower_is_better(objective: Objective) -> Any:
     """The value such that less is better: Optuna's importance is that for low values."""
     sign = -1.0 if objective.direction == "maximize" else 1.0
-    return lambda trial: sign * _value(trial)
+    return lambda trial: sign * objective_of(trial)
 
 
 def _distributions(study: optuna.Study) -> dict[str, BaseDistribution]:
@@ -278,32 +195,8 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _plot(title: str, figure: Any, height: int, *, width: int | None = None) -> Plot:
-    figure.update_layout(
-        template="plotly_white",
-        title=None,
-        height=height,
-        width=width,
-        autosize=width is None,
-        margin={"t": 30, "b": 60},
-    )
-    document = _plain(json.loads(figure.to_json()))
-    # In a script of a page nothing may look like the script's end.
-    text = json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
-    return Plot(title=title, figure=text, height=height, width=width)
-
-
-def _plain(part: Any) -> Any:
-    """`part` of a figure's JSON with names in it as text, which Plotly would take for markup."""
-    if isinstance(part, dict):
-        return {key: _plain(value) for key, value in part.items()}
-    if isinstance(part, list):
-        return [_plain(value) for value in part]
-    return _MARKUP.sub("&lt;", printable(part)) if isinstance(part, str) else part
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """Optuna warns of few trials in words that say nothing to whoever reads the report."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -6,14 +6,16 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hpsearch.data.words import plural
 from hpsearch.engine.ablation import ablation_of
 from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.engine.states import ASIDE
-from hpsearch.figures.ablation import value_text
 from hpsearch.figures.factors import factors_figure
+from hpsearch.figures.front import front_figure
 from hpsearch.figures.page import drawing, safe, short, table
-from hpsearch.figures.trials import front_figure, trials_figure
-from hpsearch.results.ablation import ablation_picture
+from hpsearch.figures.trials import trials_figure
+from hpsearch.names import value_text
+from hpsearch.results.ablation_picture import ablation_picture
 from hpsearch.results.reports.cells import (
     facts,
     fixed,
@@ -23,14 +25,14 @@ from hpsearch.results.reports.cells import (
     time_text,
     whole,
 )
+from hpsearch.results.reports.interactive import Plot, interactive
 from hpsearch.results.reports.plots import (
+    LEAST_TRIALS,
     MOST_PARAMETERS,
     FamilyStudy,
-    Plot,
     curves_of,
     factors_of,
     family_studies,
-    interactive,
 )
 from hpsearch.training.units import accuracy, objective_difference, objective_value, time_of
 
@@ -82,7 +84,9 @@ def _facts(record: SearchRecord, document: Mapping[str, Any]) -> list[tuple[str,
     images = f"{counts['train']:,} training, {counts['val']:,} validation, {counts['test']:,} test"
     size = f", {shape['height']}x{shape['width']}x{shape['channels']}" if shape else ""
     classes = f", {len(data['classes']):,} classes" if "classes" in data else ""
-    parts = f"{100 * split['val']:.0f} % validation, {100 * split['test']:.0f} % test"
+    # Those that were asked for are not these where the data has an official split, or groups.
+    shares = {part: 100 * count / sum(counts.values()) for part, count in counts.items()}
+    parts = f"{shares['val']:.0f} % validation, {shares['test']:.0f} % test"
     asked = document["trials"]
     return [
         ("data", f"{short(data['name'])}: {images} images{size}{classes}"),
@@ -282,8 +286,8 @@ def _family(record: SearchRecord, study: FamilyStudy, plots: Sequence[Plot]) -> 
     yield f"<h2>{short(record.name)}: {short(study.family)}</h2>"
     if not study.importances:
         yield (
-            '<p class="soft">Which parameters matter cannot be said: it takes two complete trials '
-            "that differ.</p>"
+            '<p class="soft">Which parameters matter cannot be said: it takes '
+            f"{LEAST_TRIALS} complete trials that differ.</p>"
         )
     elif len(study.parameters) > MOST_PARAMETERS:
         yield (
@@ -335,7 +339,7 @@ def _troubles(document: Mapping[str, Any]) -> Iterator[str]:
     count = len(document["duplicates"])
     if count:
         yield (
-            f"<p>{count:,} configuration{'s' * (count > 1)} had been measured already and "
+            f"<p>{plural(count, 'configuration')} had been measured already and "
             f"{'were' if count > 1 else 'was'} not measured again.</p>"
         )
     for state in ("interrupted", "paused"):

@@ -7,22 +7,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
+from hpsearch.config import TrainConfig
 from hpsearch.data.splits import Split, SplitSpec, development_data, k_folds
 from hpsearch.data.views import DataViews
 from hpsearch.engine.records import TrialRecord
 from hpsearch.errors import InfeasibleError, NonFiniteLossError, SearchError
+from hpsearch.names import listed
 from hpsearch.results.retraining.rerun import RunEpoch, RunOver, Watch, run_training
 from hpsearch.results.retraining.stored import stored_config
 from hpsearch.results.source import SearchData
 from hpsearch.results.tables import Cell
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.objectives import Objective
-from hpsearch.training.trainer import derive_seed
+from hpsearch.training.seeds import derive_seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,11 @@ class Candidate:
     losses: tuple[float, ...] = ()
     best_epochs: tuple[int, ...] = ()
     failure: str = ""
+
+    def images_of(self, train: int) -> int:
+        """How many of `train` training images its configuration takes."""
+        most = 0 if self.trial.config is None else self.trial.config.train_images
+        return min(most or train, train)
 
     @property
     def searched(self) -> float:
@@ -79,14 +86,14 @@ class Candidate:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Comparison:
+class FoldComparison:
     """The best configurations of a search beside what they give again.
 
     Attributes:
         candidates: the best by the folds first.
         asked: how many there were to be; a search may have fewer complete trials.
-        train_images: that each fold trains on, in the mean.
-        searched_images: that the search trained on.
+        train_images: that each fold has to train on, in the mean.
+        searched_images: that the search had.
     """
 
     candidates: tuple[Candidate, ...]
@@ -124,12 +131,7 @@ class Comparison:
                 f"best; the search's best, {self.favourite.trial.name}, comes out as number "
                 f"{place} of {len(self.candidates)}."
             )
-        if self.train_images != self.searched_images:
-            less = "fewer" if self.train_images < self.searched_images else "more"
-            notes.append(
-                f"Each fold trains on {self.train_images:,} images, {less} than the search's "
-                f"{self.searched_images:,}: a part of the difference can be that."
-            )
+        notes += self._other_sizes()
         notes += [
             f"{candidate.trial.name} is last, as a training of it failed: {candidate.failure}"
             for candidate in self.candidates
@@ -160,6 +162,21 @@ class Comparison:
             f"The search's best, {best.trial.name}, is {how} by {amount} of {row.label} on the "
             f"folds than in the search (standard error {error}): {meaning}."
         )
+
+    def _other_sizes(self) -> Iterator[str]:
+        """Which candidates trained on other numbers of images than in the search."""
+        names: dict[tuple[int, int], list[str]] = {}
+        for candidate in self.candidates:
+            both = candidate.images_of(self.train_images), candidate.images_of(self.searched_images)
+            names.setdefault(both, []).append(candidate.trial.name)
+        for (here, there), of in names.items():
+            if here != there:
+                whom = "" if len(of) == len(self.candidates) else f" {listed(of)}"
+                yield (
+                    f"Each fold trains{whom} on {here:,} images, "
+                    f"{'fewer' if here < there else 'more'} than the search's {there:,}: a part of "
+                    "the difference can be that."
+                )
 
     def rows(self) -> list[dict[str, Cell]]:
         """One row a candidate, the best by the folds first."""
@@ -201,7 +218,7 @@ def compare_candidates(
     folds: int,
     device: torch.device,
     watch: Watch = lambda _: None,
-) -> Comparison:
+) -> FoldComparison:
     """Trains the search's `top` best configurations, or as many as it has, on `folds` divisions of
     its training and validation images, each with a seed of its own and its own early stopping, and
     ranks them by the mean of the objective over the folds.
@@ -210,11 +227,12 @@ def compare_candidates(
     epoch.
 
     Raises:
-        SearchError: no trial is complete, or none can be trained on all folds.
+        SearchError: no trial can be trained on all folds.
         DataError: the images do not allow so many folds.
     """
     record, objective = data.record, data.record.objective
-    trials = record.ranked()[:top] or [record.best]  # which says that there is none
+    trials = record.ranked()[:top]
+    configs = {trial.name: stored_config(trial, device) for trial in trials}
     spec = SplitSpec.from_dict(record.spec["split"])
     splits = k_folds(data.dataset, data.split, folds, spec)
     kept: dict[str, list[EpochResult]] = {trial.name: [] for trial in trials}
@@ -224,12 +242,16 @@ def compare_candidates(
         for trial in trials:
             if trial.name in failures:
                 continue
+            config = configs[trial.name]
+            config = dataclasses.replace(
+                config, seed=derive_seed(config.seed, "fold", number) % 2**32
+            )
             what = f"fold {number + 1} of {folds}, {trial.name}"
             try:
-                kept[trial.name].append(_kept(trial, number, views, device, what, watch))
+                kept[trial.name].append(_kept(trial, config, views, device, what, watch))
             except (NonFiniteLossError, InfeasibleError) as error:
                 failures[trial.name] = f"fold {number + 1}: {error}"
-                watch(RunOver(what=what, epochs=0, kept=None, failure=str(error)))
+                watch(RunOver(what=what, epochs=config.epochs, kept=None, failure=str(error)))
     candidates = [
         _candidate(trial, place, kept[trial.name], failures.get(trial.name, ""), objective)
         for place, trial in enumerate(trials, 1)
@@ -240,7 +262,7 @@ def compare_candidates(
             f"none of the {len(candidates)} best configurations of search {record.name!r} can be "
             f"trained on all folds: {candidates[0].trial.name}, {candidates[0].failure}"
         )
-    return Comparison(
+    return FoldComparison(
         candidates=tuple(candidates),
         asked=top,
         objective=objective,
@@ -252,15 +274,13 @@ def compare_candidates(
 
 def _kept(
     trial: TrialRecord,
-    fold: int,
+    config: TrainConfig,
     views: DataViews,
     device: torch.device,
     what: str,
     watch: Watch,
 ) -> EpochResult:
     """The best epoch of a training on one fold."""
-    config = stored_config(trial, device)
-    config = dataclasses.replace(config, seed=derive_seed(config.seed, "fold", fold) % 2**32)
     run = run_training(
         config,
         views,

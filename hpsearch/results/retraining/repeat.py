@@ -95,7 +95,7 @@ def _reasons(trial: TrialRecord, run: Run, device: torch.device, then: Surroundi
     if trial.config is not None and config.micro_batch != trial.config.micro_batch:
         found.append(f"it took parts of {config.micro_batch} images, as the memory was short")
     if trial.checkpoint is not None:
-        with contextlib.suppress(CheckpointError):
+        with contextlib.suppress(CheckpointError, OSError):
             versions = load_checkpoint(trial.checkpoint).versions
             found += [
                 f"{name} was {versions[name]} and is {version}"

@@ -11,14 +11,12 @@ import torch
 
 from hpsearch.config import TrainConfig
 from hpsearch.data.views import DataViews
-from hpsearch.engine.estimate import largest_batch
-from hpsearch.errors import InfeasibleError
+from hpsearch.engine.fit import in_smaller_parts
 from hpsearch.families import initial_model
 from hpsearch.training.checkpoint import Checkpoint, epoch_metrics
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.memory import is_out_of_memory, release_memory
 from hpsearch.training.trainer import Training
-from hpsearch.training.tuning import device_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,11 +69,6 @@ class Run:
     history: tuple[EpochResult, ...]
     kept: EpochResult
 
-    @property
-    def seconds(self) -> float:
-        """That it took, validation included."""
-        return sum(result.seconds for result in self.history)
-
 
 def run_training(
     config: TrainConfig,
@@ -105,7 +98,7 @@ def run_training(
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-        config = _in_smaller_parts(config, data, device)
+        config = in_smaller_parts(config, data.view(config), device)
         release_memory(device)
 
 
@@ -151,14 +144,3 @@ def unvalidated(result: EpochResult, *, is_best: bool) -> EpochResult:
     fields = [field.name for field in dataclasses.fields(result) if field.name.startswith("val_")]
     nothing = dict.fromkeys(fields, math.nan)
     return dataclasses.replace(result, is_best=is_best, **nothing)  # type: ignore[arg-type]
-
-
-def _in_smaller_parts(config: TrainConfig, data: DataViews, device: torch.device) -> TrainConfig:
-    whole = largest_batch(data.view(config), config)
-    size = min(config.micro_batch or whole, whole)
-    if size == 1:
-        raise InfeasibleError(
-            f"training on one image at a time needs more memory than there is on "
-            f"{device_name(device)}; free some of it, or use another --device"
-        )
-    return dataclasses.replace(config, micro_batch=size // 2)

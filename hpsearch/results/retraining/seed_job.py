@@ -18,8 +18,9 @@ from hpsearch.data.views import DataViews
 from hpsearch.engine.place import HISTORY
 from hpsearch.engine.records import TrialRecord
 from hpsearch.errors import InfeasibleError, NonFiniteLossError, SearchError
-from hpsearch.results.bundle import scores_of_new
-from hpsearch.results.evaluation import restore_model, run_model
+from hpsearch.results.folder import writing
+from hpsearch.results.inference import restore_model, run_model
+from hpsearch.results.metrics import scores_of_new
 from hpsearch.results.retraining.repeat import Repeat, compare_with_trial
 from hpsearch.results.retraining.replay import follows_validation, replayed
 from hpsearch.results.retraining.rerun import RunEpoch, RunOver, Watch, run_training
@@ -32,7 +33,7 @@ from hpsearch.training.device import torch_threads
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import read_history, write_batches
 from hpsearch.training.objectives import objective_info
-from hpsearch.training.trainer import derive_seed
+from hpsearch.training.seeds import derive_seed
 
 On = Literal["train", "train+val"]
 
@@ -78,6 +79,10 @@ def seed_job(
         seeds: how many.
         epochs: as the user asks: so many, without early stopping.
         folds_length: how many the configuration wanted when it was trained on folds.
+
+    Raises:
+        SearchError: the trial is not complete.
+        CheckpointError: its history, which a schedule has to follow, is not there.
     """
     config = stored_config(trial, device)
     fresh = (derive_seed(config.seed, "retrain", number) % 2**32 for number in range(1, seeds))
@@ -96,6 +101,12 @@ def seed_job(
             f"rates of the trial's own training, epoch by epoch."
             for what in followed
         ]
+        if 0 < config.train_images <= len(data.split.train):
+            notes.append(
+                f"The configuration takes {config.train_images:,} training images (train_images), "
+                "and the training part alone has as many: with the validation part there are no "
+                "more."
+            )
         config = replayed(config, epochs or config.epochs, history)
         found = 1 + (trial.best_epoch or 0)
         length = epochs or folds_length or found
@@ -116,7 +127,11 @@ def seed_job(
 
 
 def train_seeds(job: SeedJob, spool: Path) -> tuple[tuple[SeedRun, ...], Repeat | None]:
-    """Trains with one seed after the other; the models go to `spool`, where they need no memory."""
+    """Trains with one seed after the other; the models go to `spool`, where they need no memory.
+
+    Raises:
+        SearchError: `spool` cannot be written.
+    """
     views = DataViews.of(_development(job.data, job.on), job.device)
     then = surroundings(job.trial)
     seeds: list[SeedRun] = []
@@ -142,8 +157,9 @@ def train_seeds(job: SeedJob, spool: Path) -> tuple[tuple[SeedRun, ...], Repeat 
             job.watch(RunOver(what=what, epochs=_epochs(job), kept=None, failure=str(error)))
             continue
         seeds.append(SeedRun(seed=seed, history=run.history, kept=run.kept))
-        save_checkpoint(model_file(spool, seeds[-1]), run.checkpoint)
-        write_batches(batches_file(spool, seeds[-1]), run.history)
+        with writing(spool):
+            save_checkpoint(model_file(spool, seeds[-1]), run.checkpoint)
+            write_batches(batches_file(spool, seeds[-1]), run.history)
         job.watch(RunOver(what=what, epochs=_epochs(job), kept=run.kept))
     return tuple(seeds), repeat
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from few import subset
 from PIL import Image
 
 from hpsearch import StudySpec, export, search
@@ -17,9 +18,9 @@ from hpsearch.data.splits import SplitSpec, development_data, make_split
 from hpsearch.data.store import load_dataset
 from hpsearch.data.views import DataViews
 from hpsearch.families import build_model
-from hpsearch.results.evaluation import restore_model, run_model
+from hpsearch.results.inference import restore_model, run_model
 from hpsearch.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from hpsearch.training.trainer import evaluate
+from hpsearch.training.evaluation import evaluate
 
 CPU = torch.device("cpu")
 
@@ -48,12 +49,12 @@ def pictures(folder: Path) -> ImageDataset:
 def test_a_restored_model_gives_the_outputs_of_its_training(
     digits: ImageDataset, tmp_path: Path, source: str, prepared: InputConfig
 ) -> None:
-    data = digits.subset(np.arange(200)) if source == "digits" else pictures(tmp_path / "pets")
+    data = subset(digits, np.arange(200)) if source == "digits" else pictures(tmp_path / "pets")
     parts = development_data(data, make_split(data, SplitSpec()))
     config = TrainConfig(family="logistic", input=prepared)
     view = DataViews.of(parts, CPU).view(config)
     model = build_model(config, view.preprocessing.shape, len(view.classes))
-    in_training = evaluate(model, view.val, view.preprocessing, "fp32")
+    in_training = evaluate(model, view.val, view.preprocessing, "fp32", "channels_last")
     save_checkpoint(
         tmp_path / "model.pt",
         Checkpoint(

@@ -9,8 +9,8 @@ from hpsearch.data.preprocessing import resized_part
 from hpsearch.data.resident import ResidentImages
 from hpsearch.families import build_model
 from hpsearch.training.checkpoint import Checkpoint
+from hpsearch.training.evaluation import Evaluation, evaluate
 from hpsearch.training.model import StagedModel, place
-from hpsearch.training.trainer import Evaluation, evaluate
 
 
 def restore_model(checkpoint: Checkpoint) -> StagedModel:

@@ -1,4 +1,4 @@
-"""What the parts of `bench_overhead.py` have in common."""
+"""What several benchmarks have in common."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ from hpsearch.engine.place import Place
 
 FAMILY = "cnn"
 CPU = torch.device("cpu")
+# Every trial takes equally long; what else there is in the space is searched.
+NETWORK = {"blocks": 3, "convs": 1, "channels": 64, "hidden": 0, "batch_size": 32}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bench:
-    """How much is measured.
+    """How much `bench_overhead.py` measures.
 
     Attributes:
         places: by the name of the storage, what makes a new place to keep searches in.
@@ -44,6 +46,17 @@ class Bench:
     seconds: float
     rounds: int
     profile: bool
+
+
+def in_turn(arms: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each arm measures in each round; the first, which does not count, warms up."""
+    found: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(rounds + 1):
+        for name, arm in arms.items():
+            value = arm()
+            if number:
+                found[name].append(value)
+    return found
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

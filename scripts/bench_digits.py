@@ -1,6 +1,6 @@
 """The default search on ten splits fixed in advance, beside a support vector machine.
 
-    .venv/bin/python scripts/benchmark_digits.py [--runs DIR] [--splits 10]
+    .venv/bin/python scripts/bench_digits.py [--runs DIR] [--splits 10]
 
 For each split seed 0..9: `hpsearch search` with its defaults, the best trial exported once (that
 is the only look at the test images), and an RBF support vector machine (scikit-learn) fitted
