@@ -87,10 +87,10 @@ _FULL = {
         stand_ins={"alexnet": "alexnet.weights={},none", "resnet34": "resnet.weights={}"},
     ),
     "photos": Form(
-        scale=1.0,
+        scale=0.6,
         size="444",  # six blocks without padding need so many pixels
         trials=4,
-        epochs=5,
+        epochs=4,
         sets=("cnn.image_size=444", "cnn.channels=8", "resnet.image_size=64", "depth=101"),
         stand_ins={"resnet101": "resnet.weights={}"},
     ),
@@ -103,10 +103,10 @@ _FULL = {
         stand_ins={"alexnet": "alexnet.weights={}"},
     ),
     "stl10": Form(
-        scale=0.5,
+        scale=0.3,
         size="64",
         trials=8,
-        epochs=8,
+        epochs=6,
         sets=("image_size=64",),
         stand_ins={"mobilenet_v2": "mobilenet.weights={}"},
         data="data/stl10/stl10.h5",

@@ -11,7 +11,8 @@ Trial cnn-0 is the family's default configuration, tried first: what one gets wi
 is known to work, but for as few epochs as these it is not the best: a network has to find the
 letters in the clutter before it learns anything. Ranges are around it, for most of the usual ones
 are for more epochs: what is drawn from them learns nothing in these.
-Cost: not measured yet.
+Cost: a quarter of an hour on two CPU cores. What it gave here: the default 79.3 % in validation and
+71.6 % in test, the best of the 15 trials 99.3 % and 97.3 %.
 
 One factor at a time, around the default:
 

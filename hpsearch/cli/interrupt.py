@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import signal
 import time
@@ -44,13 +45,20 @@ def _signals_once() -> Iterator[None]:
         now = time.monotonic()
         if now - last.get(signal.SIGINT, -math.inf) >= _PATIENCE:
             last[signal.SIGINT] = now
+            _hush()
             raise KeyboardInterrupt
 
     def on_terminate() -> None:
         if signal.SIGTERM not in last:
             last[signal.SIGTERM] = time.monotonic()
+            _hush()
             raise Terminated
 
     # The process is about to end then, which takes a moment, too.
     with handled_signals(on_interrupt, on_terminate, ignored_then=last):
         yield
+
+
+def _hush() -> None:
+    """A query that is broken off would be reported with a traceback."""
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL + 1)

@@ -46,17 +46,13 @@ def framed_status(
         away: the database does not answer just now.
     """
     extras = [*_extras(status), *(("next", line) for line in advice(status) if is_open)]
-    labels = [label for label, _ in extras]
     layout = Layout(
         console=console,
         objective=status.objective,
         data=lines.dataline(status.data, _where(status)),
         totals=_totals(status, now, away=away),
         running=[_row(trial, status) for trial in status.running],
-        extras=[
-            ("" if label in labels[:number] else label, Text(printable(text)))
-            for number, (label, text) in enumerate(extras)
-        ],
+        extras=[(label, Text(printable(text))) for label, text in extras],
         alone=True,
         width=console.width - FRAME,
     )

@@ -72,6 +72,9 @@ class SearchStorage(RDBStorage):
                 method(session)
 
         event.listen(self.scoped_session.session_factory, "before_commit", before_commit)
+        # A server counts connections, and psycopg warns of those that are not closed. What still
+        # exists at the end of the process is closed with it.
+        weakref.finalize(self, self.engine.dispose).atexit = False
 
     @contextlib.contextmanager
     def held(self, lease: Lease) -> Iterator[None]:

@@ -227,7 +227,7 @@ def test_an_evaluation_counts_the_images_of_the_search(place: Path, run: Run) ->
     code, out, _ = run(f"{command} --on-error skip")
     lines = [line.split("  ")[0].rstrip() for line in out.splitlines()]
     first = lines.index("accuracy of new images")
-    assert f"of {new};" in out.splitlines()[first]
+    assert f"of {new} images;" in out.splitlines()[first]
     assert lines[first + 1] == "accuracy of all"
     assert "accuracy" not in lines
 

@@ -185,7 +185,7 @@ class TestFrame:
         plain = "\n".join(status_lines(on_gpus, NOW))
         assert re.findall(r"^.*(cuda:\d), Card:", plain, re.MULTILINE) == ["cuda:0", "cuda:1"]
         assert plain.count("\nGPU: node1 cuda:") == 2
-        assert len(re.findall(r"\bGPU\b", screen(on_gpus, 160))) == 1
+        assert len(re.findall(r"\bGPU +node1\b", screen(on_gpus, 160))) == 2
         alike = screen(at_work(over, running(over, 5), running(over, 6)), 160)
         assert "node1, cpu (2 threads)" in alike.split("\n")[1]
         assert alike.count("node1") == 1

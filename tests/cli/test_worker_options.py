@@ -209,7 +209,7 @@ def test_a_search_that_stagnates_says_so_whatever_else_stopped_it(
         for n, state in enumerate(("pruned", "complete", "complete", "failed"))
     ]
     # In the order of their ends, whatever their numbers: the first complete one is the best.
-    for patience, end in ((2, "The last 2 made the best no better (--patience)"), (3, "")):
+    for patience, end in ((2, "The last 2 trials made the best no better (--patience)"), (3, "")):
         spec = {**record.spec, "trials": 9, "patience": patience}
         print_end(
             Console(width=200),
