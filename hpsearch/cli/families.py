@@ -72,6 +72,10 @@ def families_cli(
 
 def space_cli(
     name: Annotated[str, typer.Argument(metavar="FAMILY", help="The model family.")],
+    parameter: Annotated[
+        str | None,
+        typer.Argument(metavar="PARAMETER", help="Show this one, and what its choices mean."),
+    ] = None,
     image_size: ImageSize = "64",
     channels: Channels = 3,
     gray: Gray = False,
@@ -82,22 +86,36 @@ def space_cli(
 
     First what is searched, then what --set can switch on; under --set, what is left of it.
     """
-    from hpsearch.families import check_overrides, describe_space
+    from hpsearch.families import (
+        check_overrides,
+        describe_space,
+        does_not_exist,
+        families_with,
+    )
 
     overrides = parse_overrides(set_ or [])
     shape = _shape(image_size, 1 if gray else channels)
     check_overrides((name,), shape, overrides)
     rows = describe_space(name, shape, overrides)
+    if parameter is not None:
+        known = families_with(parameter, (name,), shape)
+        rows = [row for row in rows if row["name"] == parameter]
+        if not rows:
+            raise does_not_exist(parameter, known[name])
     if as_json:
         print(json.dumps(rows, indent=2))
         return
     console = output()
     searched = [row for row in rows if row["searched"]]
     others = [row for row in rows if not row["searched"]]
-    _print_parameters(console, f"{name}: searched, for images of {shape}", searched, "tried first")
-    _print_parameters(
-        console, f"{name}: not searched unless --set says so (NAME=search, ...)", others, "value"
-    )
+    for title, part, default in (
+        (f"{name}: searched, for images of {shape}", searched, "tried first"),
+        (f"{name}: not searched unless --set says so (NAME=search, ...)", others, "value"),
+    ):
+        if part or parameter is None:
+            _print_parameters(console, title, part, default)
+    if parameter is not None:
+        _print_meanings(console, rows[0]["meanings"])
 
 
 def _check_presets(family: str) -> None:
@@ -190,4 +208,13 @@ def _print_parameters(
             value_text(row["default"]),
             text,
         )
+    console.print(table)
+
+
+def _print_meanings(console: Console, meanings: dict[str, str]) -> None:
+    if not meanings:
+        return
+    table = make_table(left=("choice", "what it is"))
+    for name, text in meanings.items():
+        table.add_row(name, text)
     console.print(table)

@@ -16,6 +16,7 @@ from hpsearch.families._family_space import check_overrides, space_of
 from hpsearch.families._known_good import default_params, known_good
 from hpsearch.families._model import build_model
 from hpsearch.families._parameter import Override, Parameter, ParamValue
+from hpsearch.families._recipe import TABLES
 from hpsearch.families._registry import family_names, get_family
 from hpsearch.training.layers import layer_table, totals
 
@@ -29,8 +30,7 @@ def describe_families() -> list[dict[str, Any]]:
             "presets": list(family.presets),
             "published_weights": family.published is not None,
         }
-        for name in family_names()
-        for family in (get_family(name),)
+        for name, family in ((name, get_family(name)) for name in family_names())
     ]
 
 
@@ -43,7 +43,7 @@ def describe_space(
         For each `name`, `searched`, `kind`, `range` (all that is searched, in words), `low`,
         `high`, `scale`, `choices`, `also` (further choices that an override can give), `condition`
         (see `Parameter`), `default` (what is tried first, or its value where it is not searched),
-        `help`.
+        `help`, and `meanings`, of those choices that are rows of a table.
     """
     # Of the settings known to work, the first that have the parameter count.
     good = [*default_params(name, shape, overrides), *known_good(name, shape)]
@@ -71,6 +71,11 @@ def _parameter_document(row: Parameter, known: ParamValue | None) -> dict[str, A
         "condition": {other: list(values) for other, values in row.condition.items()},
         "default": first,
         "help": row.help,
+        "meanings": {
+            known_row.name: known_row.help
+            for known_row in TABLES.get(row.name, ())
+            if known_row.name in (*row.choices, *row.also)
+        },
     }
 
 

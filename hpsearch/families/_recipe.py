@@ -37,6 +37,25 @@ MOST_STAGES = 10
 """Of networks whose number of stages is searched, too."""
 
 
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def help(self) -> str: ...
+
+
+TABLES: Mapping[str, Sequence[_Named]] = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "dropout_schedule": DROPOUT_SCHEDULES,
+    "dropout_depth": DEPTHS,
+    "loss": LOSSES,
+    "init": INITS,
+}
+"""By name of a parameter the table whose rows it chooses from."""
+
+
 class _HasOptions(Protocol):
     @property
     def options(self) -> Mapping[str, OptionInfo]: ...

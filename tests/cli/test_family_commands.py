@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from hpsearch.data.dataset import ImageShape
 from hpsearch.families import default_params, family_names, get_family, space_of
+from hpsearch.families._recipe import TABLES
 
 Run = Callable[[str], tuple[int, str, str]]
 
@@ -121,6 +123,25 @@ class TestSpace:
         code, out, _ = run("space cnn")
         assert code == 0
         assert out.index("searched") < out.index("not searched unless")
+
+    @pytest.mark.parametrize("name", sorted(TABLES))
+    def test_one_parameter_is_shown_with_what_its_choices_mean(self, run: Run, name: str) -> None:
+        code, out, err = run(f"space cnn {name}")
+        assert (code, err) == (0, "")
+        (row,) = json.loads(run(f"space cnn {name} --json")[1])
+        choices = {*row["choices"], *row["also"]}
+        assert len(choices) > 1
+        for known in TABLES[name]:
+            if known.name in choices:
+                assert re.search(rf"^ *{known.name} +{re.escape(known.help)} *$", out, re.MULTILINE)
+        assert set(row["meanings"]) == choices
+        assert "weight_decay" not in out
+
+    def test_a_parameter_that_there_is_not(self, run: Run) -> None:
+        assert "'lrr'" in run("space cnn lrr")[2]
+        gone = run("space cnn dropout --set dropout_rates=0.5/0.6 --set dropout_epochs=1/2")
+        assert (gone[0], "set what it needs: without dropout_rates" in gone[2]) == (2, True)
+        assert "choice" not in run("space cnn channels")[1]
 
     def test_overrides_narrow_it(self, run: Run) -> None:
         command = "space cnn --set lr=1e-3..1e-2 --set ema=search --set optimizer=muon --json"
