@@ -32,6 +32,8 @@ from hpsearch.engine.states import FINISHED
 from hpsearch.engine.status import Standing
 from hpsearch.training.epoch import EpochResult
 
+_READING = "reading data and measuring one epoch of each family ..."
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Running:
@@ -64,7 +66,7 @@ class SearchState:
         now: Callable[[], datetime.datetime] = datetime.datetime.now,
     ) -> None:
         self.now = now
-        self.reading = "reading data and measuring one epoch of each family ..."
+        self.reading = _READING
         self.started: SearchStarted | None = None
         self.record: SearchRecord | None = None
         self.standing: Standing | None = None
@@ -86,7 +88,8 @@ class SearchState:
     def _take(self, event: Event) -> Running | None:
         match event:
             case DataProgress(progress=reading):
-                self.reading = progress_text(reading)
+                is_over = 0 < reading.total <= reading.done
+                self.reading = _READING if is_over else progress_text(reading)
             case SearchStarted(record=record):
                 self.started, self.record = event, record
                 self.standing = Standing.of(record)

@@ -76,6 +76,7 @@ def check_same_search(
     precisions = sorted({pace.precision for pace in stored_paces(existing).values()})
     if spec.precision != "auto" and [spec.precision] != precisions:
         differences.append(f"precision ({' and '.join(precisions)} then, {spec.precision} now)")
+    changed = False
     for key, now in fingerprints.items():
         then = existing.attrs["fingerprints"].get(key)
         if then is None or then == now:
@@ -84,12 +85,16 @@ def check_same_search(
         # A split that follows from a difference named already is not named again.
         if not settings and not (key == "split" and differences):
             settings = [f"{key} (fingerprint {then[:8]} then, {now[:8]} now)"]
+            changed = changed or key in ("data", "split")
         differences += settings
     if differences:
+        goes_on = f"'hpsearch worker {spec.name}' goes on with it as it was, and "
+        if changed:  # then no command can
+            goes_on = "put back what was there, or choose another name: "
         raise SearchError(
             f"search {spec.name!r} in {place} was made with other settings: "
-            f"{'; '.join(dict.fromkeys(differences))}; 'hpsearch worker {spec.name}' goes on with "
-            f"it as it was, and --name {existing.free_name(spec.name)} starts another one"
+            f"{'; '.join(dict.fromkeys(differences))}; {goes_on}--name "
+            f"{existing.free_name(spec.name)} starts another one"
         )
 
 

@@ -100,9 +100,7 @@ def read_search(storage: SearchStorage, place: Place, name: str) -> SearchRecord
     }
     own_attrs = [study.user_attrs for study in studies.values()]
     # Whoever looks at a test split under one name has seen it under all.
-    same_split = [
-        other for other in _ready(stored.values()) if _split_of(other) == _split_of(attrs)
-    ]
+    same_split = [other for other in _ready(stored.values()) if _share_test_images(other, attrs)]
     idle = idle_trials(storage, place, [study._study_id for study in studies.values()])
     objective = objective_of(attrs["spec"]).name
     return SearchRecord(
@@ -124,8 +122,20 @@ def read_search(storage: SearchStorage, place: Place, name: str) -> SearchRecord
     )
 
 
-def _split_of(attrs: Mapping[str, Any]) -> tuple[str, str]:
-    return attrs["fingerprints"]["data"], attrs["fingerprints"]["split"]
+def _share_test_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the test images of two searches are the same: in the same data wherever they lie, or
+    of the same place in another size.
+    """
+    prints, others = one["fingerprints"], other["fingerprints"]
+    same_data = prints["data"] == others["data"] or _images_of(one) == _images_of(other)
+    return prints["split"] == others["split"] and same_data
+
+
+def _images_of(attrs: Mapping[str, Any]) -> object:
+    """Which images a search is about, whatever shape they are brought to."""
+    source = attrs["data"]["source"]  # a text in searches of the first version
+    shaping = ("size", "fit", "gray")
+    return source if isinstance(source, str) else {k: source[k] for k in source if k not in shaping}
 
 
 def load_search(

@@ -50,7 +50,7 @@ from hpsearch.results.predictions import write_predictions
 from hpsearch.results.scores import Scores, score
 from hpsearch.results.source import SearchData
 from hpsearch.results.tables import write_table
-from hpsearch.results.words import start_notes
+from hpsearch.results.words import guess_notes, start_notes
 from hpsearch.training.checkpoint import Checkpoint, save_checkpoint
 from hpsearch.training.epoch import EpochResult
 from hpsearch.training.history import read_batches, write_history
@@ -159,7 +159,7 @@ def write_test_report(
         "origin": dict(checkpoint.origin),
         "versions": dict(checkpoint.versions),
     }
-    metrics["notes"] = [*facts["notes"], *start_notes(metrics)]
+    metrics["notes"] = [*facts["notes"], *start_notes(metrics), *guess_notes(scores.metrics)]
     _write_json(folder / METRICS, metrics)
     pictures = write_figures(folder, test, scores, title=trained.title)
     write_predictions(folder / PREDICTIONS, test, scores)

@@ -11,6 +11,7 @@ from hpsearch.data.dataset import ImageDataset
 from hpsearch.data.spec import DataSpec
 from hpsearch.data.splits import Split, SplitSpec, load_split, make_split
 from hpsearch.data.store import cache_folder, load_dataset
+from hpsearch.data.words import plural
 from hpsearch.engine.place import SPLIT
 from hpsearch.engine.records import SearchRecord, TrialRecord
 from hpsearch.engine.search_reader import load_search
@@ -75,9 +76,13 @@ def search_data(trial: TrialRecord) -> SearchData:
         ) from error
     then, now = record.fingerprints["data"], dataset.fingerprint
     if now != then:
+        images = sum(record.data["counts"].values())
+        counts = f"{plural(images, 'image')} then, {len(dataset):,} now"
+        if images == len(dataset):
+            counts = f"{plural(images, 'image')} then and now, but others; fingerprint {now[:8]}"
         raise DataError(
-            f"the data of search {trial.search!r} changed since: {source.source} (fingerprint "
-            f"{then[:8]} then, {now[:8]} now)"
+            f"the data of search {trial.search!r} changed since: {source.source} ({counts}); put "
+            "back what was there, or search again with another --name"
         )
     path = record.folder / SPLIT
     split = load_split(path)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpsearch.data.words import plural
-from hpsearch.names import listed
+from hpsearch.names import listed, printable
 from hpsearch.training.units import accuracy
 
 
@@ -93,6 +93,25 @@ def validation_text(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def guessing(test: Mapping[str, Any]) -> tuple[str, float]:
+    """The most frequent class of a test report (`Scores.metrics`), and the accuracy of who always
+    answers it.
+    """
+    name = max(test["classes"], key=lambda name: test["classes"][name]["support"])
+    return name, test["classes"][name]["support"] / test["images"]
+
+
+def guess_notes(test: Mapping[str, Any]) -> tuple[str, ...]:
+    """Says so where an accuracy cannot be told from guessing."""
+    name, share = guessing(test)
+    if test["accuracy_95"][0] > share:
+        return ()
+    return (
+        f"From these images it cannot be told that the model is better than always answering "
+        f"{printable(name)}, which is right for {accuracy(share)}.",
+    )
+
+
 def score_rows(test: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The names and values of a test report's scores (`Scores.metrics`), for a table."""
     low, high = test["accuracy_95"]
@@ -106,6 +125,7 @@ def score_rows(test: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("accuracy", accuracy(test["accuracy"])),
         ("95 % interval", f"{accuracy(low)} to {accuracy(high)} ({test['interval']})"),
         ("errors", f"{test['errors']:,} of {test['images']:,}"),
+        (f"always answering {printable(guessing(test)[0])}", accuracy(guessing(test)[1])),
         ("balanced accuracy", f"{accuracy(test['balanced_accuracy'])}{balanced}"),
         ("macro F1", f"{test['macro_f1']:.4f}{macro}"),
         ("log loss", f"{test['log_loss']:.4f}"),

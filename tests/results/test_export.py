@@ -443,6 +443,9 @@ def test_whoever_looked_at_a_test_split_has_seen_it_under_every_name(
     assert result.times_opened == 2
     assert "opened 2 times" in result.report_html.read_text(encoding="utf-8")
     assert [o.search for o in load_search(found.runs, "digits").openings] == ["digits", "again"]
+    # In another size they are the same images, too.
+    larger = dataclasses.replace(spec, name="larger", data=DataSpec("digits", size=(16, 16)))
+    assert len(search(larger, runs=found.runs, device="cpu").openings) == 2
     # Another split is another matter.
     other = dataclasses.replace(spec, name="other", split=SplitSpec(seed=1))
     assert search(other, runs=found.runs, device="cpu").openings == ()
