@@ -14,8 +14,6 @@ from hpsearch.cli.text import (
     say,
 )
 
-BEST = "best"
-
 
 @takes(run=WorkerOptions)
 def ablate_cli(
@@ -42,7 +40,7 @@ def ablate_cli(
     ] = None,
     around: Annotated[
         str, typer.Option(metavar="TRIAL", help="A trial such as cnn-7, or best.")
-    ] = BEST,
+    ] = "best",
     epochs: Annotated[
         int | None,
         typer.Option(metavar="E", help="Epochs of each training; by default those of the search."),
@@ -91,7 +89,7 @@ def ablate_cli(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     record = load_search(runs, search, storage=storage)
-    trial = record.best if around == BEST else record.trial(around)
+    trial = record.trial(around)
     spec = ablation_spec(
         record,
         vary=parse_vary(vary, values or []),

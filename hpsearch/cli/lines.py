@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,8 @@ def opening_lines(started: SearchStarted) -> list[str]:
 
 def time_lines(started: SearchStarted | SearchPlan) -> list[str]:
     """By how many workers trials are run, and how long it may take."""
-    estimates = estimate_lines(started.estimates, workers=started.workers)
+    cores = os.cpu_count() if started.device == "cpu" else None
+    estimates = estimate_lines(started.estimates, workers=started.workers, cores=cores)
     if not estimates:  # nothing is left for workers to do
         return []
     return [*workers_lines(started.workers, started.threads, started.why), *estimates]
@@ -97,8 +99,14 @@ def workers_lines(workers: int, threads: int, why: str = "") -> list[str]:
     return [line + (" each" if workers > 1 else "") + (f": {why}" if why else "")]
 
 
-def estimate_lines(estimates: tuple[FamilyEstimate, ...], *, workers: int = 0) -> list[str]:
-    """One epoch's time by family, and the whole search's; nothing where all is done."""
+def estimate_lines(
+    estimates: tuple[FamilyEstimate, ...], *, workers: int = 0, cores: int | None = None
+) -> list[str]:
+    """One epoch's time by family, and the whole search's; nothing where all is done.
+
+    Args:
+        cores: that the workers share; more of them are no faster.
+    """
     if not any(row.trials for row in estimates):
         return []
     each = ", ".join(
@@ -109,7 +117,8 @@ def estimate_lines(estimates: tuple[FamilyEstimate, ...], *, workers: int = 0) -
         if row.trials
     )
     trials = sum(row.trials for row in estimates)
-    total = sum(row.seconds for row in estimates) / max(1, min(workers, trials))
+    at_once = min(workers, trials, cores or workers)
+    total = sum(row.seconds for row in estimates) / max(1, at_once)
     by = f" by {workers} workers" if workers > 1 else ""
     return [
         f"one epoch (measured on each family's default): {each}",

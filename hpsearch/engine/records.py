@@ -17,9 +17,12 @@ from hpsearch.engine.pareto import pareto_front
 from hpsearch.engine.place import CHECKPOINT, Place
 from hpsearch.engine.states import FINISHED, left_to_do, trial_state
 from hpsearch.errors import CheckpointError, SearchError
-from hpsearch.names import family_label
+from hpsearch.names import family_label, listed
 from hpsearch.training.goals import Objectives, objective_rows
 from hpsearch.training.objectives import DEFAULT_OBJECTIVE, Objective, objective_info
+
+BEST = "best"
+"""Instead of a trial's name: the best one."""
 
 FAILURE = "failure"
 NOTE = "note"
@@ -229,18 +232,18 @@ class SearchRecord:
         }
 
     def trial(self, name: str) -> TrialRecord:
-        """The trial called `name`, such as cnn-7.
+        """The trial called `name`, such as cnn-7, or "best".
 
         Raises:
             SearchError: there is none.
         """
+        if name == BEST:
+            return self.best
         for trial in self.trials:
             if trial.name == name:
                 return trial
-        raise SearchError(
-            f"search {self.name!r} has no trial {name!r}; trials are called "
-            f"{self.families[-1]}-0, {self.families[-1]}-1, ..."
-        )
+        names = listed([trial.name for trial in self.trials], 6) or "none"
+        raise SearchError(f"search {self.name!r} has no trial {name!r}; there are {names}")
 
 
 def count_stale(keys: Iterable[tuple[float, float]]) -> int:

@@ -16,6 +16,7 @@ from hpsearch.data.progress import Progress
 from hpsearch.engine.chronicle import Chronicle
 from hpsearch.engine.crew import Crew, choose_devices
 from hpsearch.engine.database import (
+    exists,
     open_storage,
     storage_errors,
     wait_for_server,
@@ -35,7 +36,7 @@ from hpsearch.engine.outcome import tidy
 from hpsearch.engine.place import Place
 from hpsearch.engine.presence import new_owner
 from hpsearch.engine.records import SearchRecord
-from hpsearch.engine.search_reader import read_search
+from hpsearch.engine.search_reader import choose_search, read_search, search_attrs
 from hpsearch.engine.setup import prepare_data
 from hpsearch.engine.spec import StudySpec
 from hpsearch.engine.stop import Stop, stopped_after, stopped_by_signals
@@ -205,6 +206,8 @@ def join(
     place = Place.of(runs, storage)
     existing = peek(place, name)
     if existing is None:
+        if exists(place):  # then it is called otherwise
+            choose_search(search_attrs(open_storage(place)), place, name)
         raise SearchError(
             f"no search {name!r} in {place}; start it with 'hpsearch search', and give the worker "
             "the same --storage and --runs"

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import io
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from rich.console import Console
 from hpsearch import StudySpec
 from hpsearch.cli.curves import BARS
 from hpsearch.cli.layout import cut
-from hpsearch.cli.lines import estimate_lines, worker_line, workers_lines
+from hpsearch.cli.lines import estimate_lines, time_lines, worker_line, workers_lines
 from hpsearch.cli.live import LiveView, PlainView, command_line, make_view, watched
 from hpsearch.cli.state import SearchState
 from hpsearch.cli.text import end_time
@@ -261,6 +262,10 @@ STORY: list[Event] = [
 class TestStory:
     """Four workers: one dies and is started again, others hand back."""
 
+    @pytest.fixture(autouse=True)
+    def _many_cores(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "cpu_count", lambda: 8)
+
     def test_lines_above_the_live_view_are_what_should_stay(self) -> None:
         lines = above(live(*STORY)).splitlines()
         assert lines == [
@@ -388,6 +393,15 @@ def test_it_fits_every_terminal(width: int, height: int, workers: int, families:
         assert shown >= min(running, 3)
     end = r"\W+12/20" if width > 40 else "…"  # counted as those that run
     assert re.search(rf"best +family0-99\b.*epoch{end}", text, flags=re.DOTALL)
+
+
+def test_more_workers_than_cores_are_not_taken_to_be_faster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    by_two = time_lines(search_started(workers=2))[-1]
+    assert " by 2 workers " in by_two
+    assert time_lines(search_started(workers=64))[-1] == by_two.replace("by 2", "by 64")
 
 
 def test_what_is_done_after_the_last_trial_is_said() -> None:

@@ -132,6 +132,18 @@ def test_a_worker_of_a_search_that_there_is_not(run: Run, tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_worker_of_a_search_with_another_name(run: Run, record: SearchRecord) -> None:
+    code, _, err = run(f"worker digitz --runs {record.place.runs}")
+    assert code == 2
+    assert "there are digits; did you mean 'digits'?" in err
+
+
+def test_a_trial_is_known_by_its_name_or_as_the_best(record: SearchRecord) -> None:
+    assert record.trial("best") is record.best
+    with pytest.raises(SearchError, match=r"has no trial 'mlp-9'; there are logistic-0$"):
+        record.trial("mlp-9")
+
+
 def test_a_worker_says_how_it_ended(
     run: Run, monkeypatch: pytest.MonkeyPatch, record: SearchRecord
 ) -> None:
